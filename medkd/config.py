@@ -1,0 +1,313 @@
+"""`configs/model_configs.json` as strict, frozen values: the only place where a model, price, limit or batch size is written.
+
+Unknown and wrong keys are one `ConfigError` that names the key, what was got and what is allowed. Keys and tokens never
+enter these objects: `api_key_env` names where a secret is found, commands read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medkd.errors import ConfigError
+from medkd.samples import canonical_json, sha256_hex
+
+Positive = Annotated[int, Field(gt=0)]
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Strict(BaseModel):
+    # `model_name` is the seed's key, so pydantic's own "model_" namespace must not claim it.
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+class Prices(_Strict):
+    """US dollars per million tokens."""
+
+    input: Dollars = 0.0
+    output: Dollars = 0.0
+    cached_input: Dollars | None = None
+    """Input tokens read from the provider's cache; null: as `input`."""
+    cache_write: Dollars | None = None
+    """Input tokens written to the provider's cache; null: as `input`."""
+    peak_multiplier: float = Field(default=1.0, ge=1)
+    """All prices times this during `peak_hours_utc`."""
+    peak_hours_utc: tuple[Annotated[int, Field(ge=0, le=23)], ...] = ()
+    """Hours of the day (0-23, UTC) at the peak price."""
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing this teacher does costs money, so that no budget is needed."""
+        return self.input == 0 and self.output == 0
+
+
+class Limits(_Strict):
+    """What the provider allows one API key, all pods together."""
+
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
+    max_concurrency: Positive = 32
+    """Calls in flight at most; each shard takes this divided by the shards that run at once."""
+
+
+class TeacherConfig(_Strict):
+    """One teacher: how to speak to it, what it takes, what it allows and what it costs."""
+
+    protocol: Literal["openai", "anthropic"]
+    """`openai`: chat completions; `anthropic`: messages."""
+    base_url: str = Field(pattern=r"^https?://")
+    """Up to and without `/chat/completions` or `/messages`."""
+    model: str = Field(min_length=1)
+    api_key_env: str | None = None
+    """Environment variable that holds the key, or the file name of the key in the mounted Secret; null: no key."""
+    auth: Literal["bearer", "x-api-key", "none"] = "bearer"
+    protocol_version: str | None = None
+    """Sent as `anthropic-version`."""
+    reply_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    structured_output: Literal["json_schema", "json_object", "output_config", "tool", "none"] = "json_object"
+    """How the extraction asks for JSON; `none`: by the prompt alone."""
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Of conversations; extractions use 0. Null: not sent, for models that refuse it."""
+    takes_seed: bool = False
+    extra_body: dict[str, Any] = Field(default_factory=dict)
+    """Fields added to each request as they are, for example `{"thinking": {"type": "disabled"}}`."""
+    max_conversation_tokens: Positive = 3000
+    """Reply limit of the call that writes a conversation."""
+    max_record_tokens: Positive = 1500
+    """Reply limit of the call that extracts the record."""
+    call_deadline_seconds: Positive = 600
+    """Wall clock of one call from connect to the last byte."""
+    output_terms: Literal["open", "restricted"] = "open"
+    """`restricted`: the provider's terms limit training models on its output."""
+    terms_acknowledged: bool = False
+    """Must be true to use a `restricted` teacher: you have read its terms and may train on its output."""
+    limits: Limits = Limits()
+    prices: Prices = Prices()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TeacherConfig:
+        if self.auth != "none" and self.api_key_env is None:
+            raise ValueError('api_key_env: got null, expected a variable name; or set auth to "none"')
+        if self.protocol == "anthropic" and self.structured_output in ("json_schema", "json_object"):
+            raise ValueError(
+                f"structured_output: got {self.structured_output!r}, allowed for anthropic: output_config, tool, none"
+            )
+        if self.protocol == "openai" and self.structured_output in ("output_config", "tool"):
+            raise ValueError(
+                f"structured_output: got {self.structured_output!r}, allowed for openai: json_schema, json_object, none"
+            )
+        return self
+
+
+class Architecture(_Strict):
+    """A student built from these sizes with random weights instead of downloaded ones."""
+
+    family: Literal["t5", "gpt2", "llama"]
+    layers: Positive
+    """Layers of the decoder, and of the encoder where there is one."""
+    width: Positive
+    heads: Positive
+    feed_forward: Positive
+    vocabulary: Positive = 8000
+    """Entries of the tokenizer trained on the data set's train split, at most."""
+
+
+class StudentConfig(_Strict):
+    """One student and its training recipe. The first four keys are all that a custom student needs."""
+
+    model_name: str = Field(min_length=1)
+    """Hub id, local path or store URI of a Hugging Face model; with `architecture`, only a name."""
+    max_length: Positive = 512
+    """Tokens of one conversation (T5: of the input; others: input and answer together)."""
+    batch_size: Positive = 8
+    """Conversations per device and step."""
+    learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
+    architecture: Architecture | None = None
+    revision: str = "main"
+    """Pinned commit of a hub model."""
+    max_answer_length: Positive = 512
+    """Tokens of the record (T5: of the target; others: generated at most)."""
+    num_epochs: Positive = 3
+    max_steps: Positive | None = None
+    """Optimizer steps at most; null: only `num_epochs` counts."""
+    gradient_accumulation: Positive = 1
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_ratio: float = Field(default=0.03, ge=0, le=1)
+    """Share of all steps during which the learning rate rises; it then falls linearly to a tenth."""
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 on devices that have it, else fp32."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What DeepSpeed ZeRO shards: 1 optimizer, 2 and gradients, 3 and parameters."""
+    offload_optimizer: bool = False
+    """Optimizer state and step on the CPU."""
+    gradient_checkpointing: bool = False
+    checkpoint_every_steps: Positive = 200
+    keep_checkpoints: Positive = 2
+    too_long: Literal["set_aside"] = "set_aside"
+    """What happens to samples longer than `max_length`: left out of training, counted, scored as an abstention."""
+
+
+class ConversationLength(_Strict):
+    """Exchanges of a conversation; an exchange is a doctor's turn and the patient's answer."""
+
+    min_exchanges: Positive
+    max_exchanges: Positive
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ConversationLength:
+        if self.max_exchanges < self.min_exchanges:
+            raise ValueError(f"max_exchanges: got {self.max_exchanges}, expected at least min_exchanges = {self.min_exchanges}")
+        return self
+
+
+Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+
+
+class GenerationSettings(_Strict):
+    """What the samples of a run are about."""
+
+    conversation_topics: Words
+    patient_moods: Words
+    conversation_length: ConversationLength
+    samples_per_topic: Positive = 10
+    """Gives the total where `total_samples` is null."""
+    total_samples: Positive | None = None
+    held_out_topics: tuple[str, ...] = ()
+    """Topics whose samples are only ever tested on."""
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of a run that says no number itself."""
+        return self.total_samples or self.samples_per_topic * len(self.conversation_topics)
+
+    @model_validator(mode="after")
+    def _known_topics(self) -> GenerationSettings:
+        for name in ("conversation_topics", "patient_moods"):
+            words = getattr(self, name)
+            repeated = sorted({word for word in words if words.count(word) > 1})
+            if repeated:
+                raise ValueError(f"{name}: got {repeated[0]!r} twice, expected each once")
+        for topic in self.held_out_topics:
+            if topic not in self.conversation_topics:
+                raise ValueError(f"held_out_topics: got {topic!r}, allowed: the words of conversation_topics")
+        return self
+
+
+class ModelConfigs(_Strict):
+    """The whole file."""
+
+    teacher_models: dict[str, TeacherConfig]
+    student_models: dict[str, StudentConfig]
+    generation_settings: GenerationSettings
+
+    def teacher(self, name: str) -> TeacherConfig:
+        """The teacher of that name; ConfigError naming the known ones."""
+        return self.teacher_models[_known("teacher_models", name, self.teacher_models)]
+
+    def student(self, name: str) -> StudentConfig:
+        """The student of that name; ConfigError naming the known ones."""
+        return self.student_models[_known("student_models", name, self.student_models)]
+
+
+def config_hash(part: BaseModel) -> str:
+    """SHA-256 of a configuration part's canonical JSON, as manifests carry it."""
+    return sha256_hex(canonical_json(part.model_dump(mode="json")))
+
+
+def load(path: str | Path | None) -> ModelConfigs:
+    """Read the configuration file; None: the one that medkd ships. ConfigError with the first wrong key."""
+    shown = str(path or "model_configs.json (shipped)")
+    try:
+        text = _shipped().read_text() if path is None else Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"configuration {shown}: cannot be read ({error.strerror}); pass --config PATH") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"configuration {shown}: not UTF-8 text") from None
+    return parse(text, shown)
+
+
+def parse(text: str, shown: str = "configuration") -> ModelConfigs:
+    """The configuration written in `text`; `shown` names its origin in errors."""
+    try:
+        raw = json.loads(text, object_pairs_hook=_no_repeats)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{shown}: not JSON at line {error.lineno}, column {error.colno} ({error.msg})") from None
+    except ValueError as error:
+        raise ConfigError(f"{shown}: {error}") from None
+    if not isinstance(raw, dict):
+        expected = ", ".join(ModelConfigs.model_fields)
+        raise ConfigError(f"{shown}: got a JSON {type(raw).__name__}, expected an object with {expected}")
+    try:
+        return ModelConfigs.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{shown}: {_first_problem(error)}") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema of the file, as shipped in `configs/model_configs.schema.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **ModelConfigs.model_json_schema()}
+
+
+def _shipped() -> Any:
+    """The shipped file: inside an installed package, else in the checkout's `configs/`."""
+    packaged = resources.files("medkd") / "model_configs.json"
+    return packaged if packaged.is_file() else Path(__file__).parent.parent / "configs" / "model_configs.json"
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key {key!r} stands twice in one object, expected once")
+        found[key] = value
+    return found
+
+
+def _known(table: str, name: str, known: dict[str, Any]) -> str:
+    if name in known:
+        return name
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    raise ConfigError(f"{table}: got {name!r}, known: {', '.join(sorted(known))}{hint}")
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line for pydantic's first finding, unknown keys before missing ones: key, what was got, what is allowed."""
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        allowed = _keys_beside(problem["loc"])
+        close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        return f"{path}: unknown key, allowed here: {', '.join(allowed)}{hint}{more}"
+    if problem["type"] == "missing":
+        return f"{path}: missing, expected a value{more}"
+    if problem["type"] == "value_error":
+        inner = problem["msg"].removeprefix("Value error, ")
+        return f"{path}.{inner}{more}" if path else f"{inner}{more}"
+    got = json.dumps(problem["input"], ensure_ascii=False, default=str)
+    return f"{path}: got {got[:80]}, expected: {problem['msg'].removeprefix('Input should be ')}{more}"
+
+
+def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
+    """Names allowed where the unknown key at `loc` stands."""
+    model: Any = ModelConfigs
+    for part in loc[:-1]:
+        if isinstance(model, type) and issubclass(model, BaseModel) and part in model.model_fields:
+            model = _model_of(model.model_fields[str(part)].annotation)
+    return list(model.model_fields)
+
+
+def _model_of(annotation: Any) -> Any:
+    """The configuration model inside `X`, `X | None` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = [_model_of(argument) for argument in getattr(annotation, "__args__", ())]
+    return next((model for model in inner if model is not None), None)

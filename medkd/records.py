@@ -1,0 +1,200 @@
+"""The record: what a student writes about one conversation, described once for prompts, validation, linear form and scores.
+
+A record is a plain dict. Its leaves are strings; a fact that the conversation does not give is `NOT PROVIDED`, a list
+nobody spoke about is empty, and an explicit denial ("no allergies") is the list ["none"].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+NOT_PROVIDED = "NOT PROVIDED"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One field of a record.
+
+    kind: `text` is one string; `list` is a list of strings; `group` is an object; `items` is a list of objects.
+    fields: the members of a `group` or of each of the `items`; these are `text` or `list` fields.
+    """
+
+    name: str
+    kind: Literal["text", "list", "group", "items"]
+    description: str
+    fields: tuple[Field, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordSchema:
+    """The fields of a record in their order. Everything that reads or writes records takes one of these as an argument."""
+
+    name: str
+    version: int
+    fields: tuple[Field, ...]
+
+    def leaves(self) -> tuple[str, ...]:
+        """Paths of all leaves in order; a leaf of an item reads `prescription[].drug`."""
+        return tuple(path for field in self.fields for path in _leaf_paths(field))
+
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema in the strict form that teachers accept: all properties required, none additional, no bounds."""
+        return _object_schema(self.fields)
+
+    def empty(self) -> Record:
+        """The record that abstains everywhere."""
+        return {field.name: _empty_value(field) for field in self.fields}
+
+    def canonical(self, record: Record) -> str:
+        """Compact JSON with the schema's key order: the one text form of a record that is stored, trained on and compared.
+
+        The record must be valid in the schema's shape (`quality.schema` checks); KeyError otherwise.
+        """
+        return json.dumps(_ordered(self.fields, record), ensure_ascii=False, separators=(",", ":"))
+
+    def values(self, record: Record) -> Iterator[tuple[str, str]]:
+        """(leaf path, value) pairs in schema order, one for each text and each list entry, `NOT PROVIDED` included."""
+        for field in self.fields:
+            yield from _values(field, record[field.name], field.name)
+
+    def describe(self) -> str:
+        """The fields as indented lines for a prompt."""
+        return "\n".join(line for field in self.fields for line in _describe(field, 0))
+
+
+def _leaf_paths(field: Field, prefix: str = "") -> Iterator[str]:
+    path = prefix + field.name
+    if field.kind in ("text", "list"):
+        yield path
+    else:
+        opening = path + ("[]." if field.kind == "items" else ".")
+        for member in field.fields:
+            yield from _leaf_paths(member, opening)
+
+
+def _field_schema(field: Field) -> dict[str, Any]:
+    if field.kind == "text":
+        return {"type": "string", "description": field.description}
+    if field.kind == "list":
+        return {"type": "array", "items": {"type": "string"}, "description": field.description}
+    schema = _object_schema(field.fields)
+    if field.kind == "items":
+        schema = {"type": "array", "items": schema}
+    return {**schema, "description": field.description}
+
+
+def _object_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {field.name: _field_schema(field) for field in fields},
+        "required": [field.name for field in fields],
+        "additionalProperties": False,
+    }
+
+
+def _empty_value(field: Field) -> Any:
+    if field.kind == "text":
+        return NOT_PROVIDED
+    if field.kind == "group":
+        return {member.name: _empty_value(member) for member in field.fields}
+    return []
+
+
+def _ordered(fields: tuple[Field, ...], value: dict[str, Any]) -> dict[str, Any]:
+    ordered: dict[str, Any] = {}
+    for field in fields:
+        member = value[field.name]
+        if field.kind == "group":
+            member = _ordered(field.fields, member)
+        elif field.kind == "items":
+            member = [_ordered(field.fields, item) for item in member]
+        ordered[field.name] = member
+    return ordered
+
+
+def _values(field: Field, value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if field.kind == "text":
+        yield path, value
+    elif field.kind == "list":
+        for entry in value:
+            yield path, entry
+    elif field.kind == "group":
+        for member in field.fields:
+            yield from _values(member, value[member.name], f"{path}.{member.name}")
+    else:
+        for item in value:
+            for member in field.fields:
+                yield from _values(member, item[member.name], f"{path}[].{member.name}")
+
+
+def _describe(field: Field, depth: int) -> Iterator[str]:
+    shape = {"text": "string", "list": "list of strings", "group": "object", "items": "list of objects"}[field.kind]
+    yield f"{'  ' * depth}- {field.name} ({shape}): {field.description}"
+    for member in field.fields:
+        yield from _describe(member, depth + 1)
+
+
+def _text(name: str, description: str) -> Field:
+    return Field(name=name, kind="text", description=description)
+
+
+def _list(name: str, description: str) -> Field:
+    return Field(name=name, kind="list", description=description)
+
+
+PATIENT_RECORD = RecordSchema(
+    name="patient_record",
+    version=1,
+    fields=(
+        Field(
+            name="patient_details",
+            kind="group",
+            description="who the patient is",
+            fields=(
+                _text("name", "the patient's name as spoken"),
+                _text("age", "age in years, digits only"),
+                _text("sex", "male or female"),
+                _text("occupation", "the patient's work"),
+            ),
+        ),
+        Field(
+            name="medical_history",
+            kind="group",
+            description="what was there before this visit",
+            fields=(
+                _list("conditions", "earlier or chronic conditions of the patient, never the family's"),
+                _list("medications", "medicines taken before this visit, names only"),
+                _list("allergies", 'allergies; ["none"] when the patient says there are none'),
+                _list("family_history", "conditions of relatives"),
+            ),
+        ),
+        Field(
+            name="current_diagnosis",
+            kind="group",
+            description="what this visit is about",
+            fields=(
+                _text("condition", "the diagnosis the doctor names"),
+                _list("symptoms", "symptoms the patient reports now"),
+                _text("duration", "how long the symptoms have lasted, as spoken"),
+            ),
+        ),
+        Field(
+            name="prescription",
+            kind="items",
+            description="medicines prescribed in this visit",
+            fields=(
+                _text("drug", "name of the medicine"),
+                _text("dose", "amount with unit, for example 20 mg"),
+                _text("frequency", "how often, as spoken"),
+                _text("duration", "for how long, as spoken"),
+            ),
+        ),
+    ),
+)
+
+RECORD_SCHEMAS = {PATIENT_RECORD.name: PATIENT_RECORD}

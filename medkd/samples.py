@@ -1,0 +1,98 @@
+"""Samples and their pieces: turns of a conversation, ids, the training triple and the hashes that everything agrees on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+INSTRUCTION = (
+    "Extract the patient's details, medical history, current diagnosis and prescription from the conversation as JSON. "
+    "Write NOT PROVIDED for facts the conversation does not give."
+)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One utterance. `speaker` is empty for text before the first speaker label."""
+
+    speaker: str
+    text: str
+
+
+# A speaker label is a short capitalised name at the start of a line ("Doctor:", "Guest_family:", "Dr. Smith:").
+_LABEL = re.compile(r"^\s*([A-Z][\w.\- ]{0,29}?)\s*:\s*(.*)$")
+
+
+def turns(conversation: str) -> list[Turn]:
+    """The conversation's turns in order; lines without a speaker label continue the turn before them."""
+    found: list[Turn] = []
+    for line in conversation.splitlines():
+        match = _LABEL.match(line)
+        if match:
+            found.append(Turn(match[1], match[2].strip()))
+        elif line.strip():
+            last = found.pop() if found else Turn("", "")
+            found.append(Turn(last.speaker, f"{last.text} {line.strip()}".strip()))
+    return found
+
+
+def sample_id(index: int) -> str:
+    """Sortable id of a sample: its index in the plan, zero-padded."""
+    return f"{index:09d}"
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal bytes, so it can be hashed."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def sha256_hex(data: str | bytes) -> str:
+    """SHA-256 as hex; text counts as UTF-8. A lone surrogate, which JSON can carry, counts as its three raw bytes."""
+    return hashlib.sha256(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data).hexdigest()
+
+
+def normalised(conversation: str) -> str:
+    """Lower case, NFKC, words separated by single spaces: what makes two conversations the same."""
+    return " ".join(unicodedata.normalize("NFKC", conversation).lower().split())
+
+
+def conversation_sha256(conversation: str) -> str:
+    """Identity of a conversation, robust to case and spacing; joins gold records and decides the split."""
+    return sha256_hex(normalised(conversation))
+
+
+def data_set_hash(rows: Iterable[dict[str, str]]) -> str:
+    """SHA-256 over the sorted canonical (sample_id, topic, mood, instruction, input, output) of accepted samples.
+
+    Independent of shard count, row order, store and everything that was paid or timed.
+    """
+    keys = ("sample_id", "topic", "mood", "instruction", "input", "output")
+    lines = sorted(canonical_json([row[key] for key in keys]) for row in rows)
+    return sha256_hex("\n".join(lines))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleSpec:
+    """What one variation of a sample will be: pure in (seed, index, variation), the same for any shard count."""
+
+    index: int
+    variation: int
+    topic: str
+    mood: str
+    exchanges: int
+    """A doctor's turn and the patient's answer count as one."""
+    age: int
+    sex: str
+    style: str
+    """How the patient speaks, for example `rambling` or `terse`."""
+    seed: int
+    """Sent to teachers that take one."""
+
+    @property
+    def sample_id(self) -> str:
+        return sample_id(self.index)

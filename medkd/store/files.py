@@ -1,0 +1,270 @@
+"""A run prefix as a store of whole files: a local folder, `memory://` or S3, with creates that are truly exclusive.
+
+Paths are relative to the prefix and use `/`. What a reader sees is whole: writes appear complete or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from medkd.errors import ConfigError, RefusedError, UnreachableError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a listing: path relative to the prefix, and its size."""
+
+    path: str
+    bytes: int
+
+
+class Store:
+    """Files below one prefix. Safe to use from several threads.
+
+    Every method raises RefusedError where the store denies access and UnreachableError where it cannot be reached.
+    """
+
+    def __init__(self, url: str, filesystem: Any, root: str) -> None:
+        self.url = url
+        self.filesystem = filesystem
+        self.root = root.rstrip("/")
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes; FileNotFoundError where there is none."""
+        data: bytes = self._do("read", path, lambda: self.filesystem.cat_file(self._full(path)))
+        return data
+
+    def read_many(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Bytes of several files, fetched at once where the store can; FileNotFoundError where one is absent."""
+        full = {self._full(path): path for path in paths}
+        if not full:
+            return {}
+        found = self._do("read", self.url, lambda: self.filesystem.cat(list(full)))
+        return {full[key if key in full else key.lstrip("/")]: data for key, data in found.items()}
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a new file, whole; False, and nothing changed, where the path exists already."""
+        raise NotImplementedError
+
+    def replace(self, path: str, data: bytes) -> None:
+        """Write a file, whole, whether or not the path exists."""
+        self._do("write", path, lambda: self.filesystem.pipe_file(self._full(path), data))
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file at the path."""
+        found: bool = self._do("read", path, lambda: self.filesystem.isfile(self._full(path)))
+        return found
+
+    def list_files(self, folder: str = "") -> list[StoredFile]:
+        """All files below a folder, sorted by path; none where the folder does not exist."""
+        start = self._full(folder).rstrip("/")
+        try:
+            found = self._do("list", folder or "/", lambda: self.filesystem.find(start, detail=True, withdirs=False))
+        except FileNotFoundError:
+            return []
+        files = (StoredFile(self._relative(path), int(info["size"])) for path, info in found.items() if info["type"] == "file")
+        return sorted((file for file in files if not _is_temporary(file.path)), key=lambda file: file.path)
+
+    def delete(self, path: str) -> None:
+        """Remove a file; nothing happens where there is none."""
+        try:
+            self._do("delete", path, lambda: self.filesystem.rm_file(self._full(path)))
+        except FileNotFoundError:
+            return
+
+    def sub(self, folder: str) -> Store:
+        """The same store seen from a folder below the prefix."""
+        return type(self)(f"{self.url}/{folder}", self.filesystem, self._full(folder))
+
+    def download(self, folder: str, target: Path) -> None:
+        """Copy all files below a folder to a local directory."""
+        for file in self.list_files(folder):
+            local = target / Path(file.path).relative_to(folder)
+            local.parent.mkdir(parents=True, exist_ok=True)
+            self._get_file(file.path, local)
+
+    def upload(self, source: Path, folder: str) -> list[StoredFile]:
+        """Copy a local directory's files below a folder, replacing what is there; returns them sorted by path."""
+        stored = []
+        for local in sorted(path for path in source.rglob("*") if path.is_file()):
+            path = f"{folder}/{local.relative_to(source).as_posix()}"
+            self._put_file(local, path)
+            stored.append(StoredFile(path, local.stat().st_size))
+        return stored
+
+    def _get_file(self, path: str, local: Path) -> None:
+        self._do("read", path, lambda: self.filesystem.get_file(self._full(path), str(local)))
+
+    def _put_file(self, local: Path, path: str) -> None:
+        self._do("write", path, lambda: self.filesystem.put_file(str(local), self._full(path)))
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}" if path else self.root
+
+    def _relative(self, full: str) -> str:
+        return full[full.index(self.root) + len(self.root) :].lstrip("/")
+
+    def _do(self, verb: str, path: str, action: Callable[[], T]) -> T:
+        """Run one filesystem action and turn its failures into the project's kinds."""
+        try:
+            return action()
+        except FileNotFoundError as error:
+            if "bucket" in str(error).lower():
+                raise ConfigError(f"store {self.url}: the bucket does not exist; create it or mend --prefix") from error
+            raise
+        except PermissionError as error:
+            raise RefusedError(f"store {self.url}: no permission to {verb} {path!r}; grant it to these credentials") from error
+        except OSError as error:
+            raise UnreachableError(f"store {self.url}: cannot {verb} {path!r} ({_reason(error)})") from error
+        except Exception as error:
+            if "credentials" in type(error).__name__.lower():
+                raise ConfigError(f"store {self.url}: no credentials found ({type(error).__name__})") from error
+            if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp"):
+                raise UnreachableError(f"store {self.url}: cannot {verb} {path!r} ({_reason(error)})") from error
+            raise
+
+
+class LocalStore(Store):
+    """A folder. Files are fsynced under a temporary name, then linked (create) or renamed (replace) into place."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        def action() -> bool:
+            target, temporary = self._write_temporary(path, data)
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink()
+            _sync_folder(target.parent)
+            return True
+
+        return self._do("write", path, action)
+
+    def replace(self, path: str, data: bytes) -> None:
+        def action() -> None:
+            target, temporary = self._write_temporary(path, data)
+            temporary.replace(target)
+
+        self._do("write", path, action)
+
+    def read(self, path: str) -> bytes:
+        return self._do("read", path, lambda: Path(self._full(path)).read_bytes())
+
+    def read_many(self, paths: Iterable[str]) -> dict[str, bytes]:
+        return {path: self.read(path) for path in paths}
+
+    def _write_temporary(self, path: str, data: bytes) -> tuple[Path, Path]:
+        target = Path(self._full(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return target, temporary
+
+    def _put_file(self, local: Path, path: str) -> None:
+        self.replace(path, local.read_bytes())
+
+
+class MemoryStore(Store):
+    """`memory://`: lives and ends with this process; for tests and for trying things out."""
+
+    _lock = threading.Lock()
+
+    def create(self, path: str, data: bytes) -> bool:
+        with self._lock:
+            if self.filesystem.isfile(self._full(path)):
+                return False
+            self.filesystem.pipe_file(self._full(path), data)
+            return True
+
+
+class S3Store(Store):
+    """S3 and what speaks its protocol. Create is a PUT with `If-None-Match: *`, which the server decides alone."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        bucket, _, key = self._full(path).partition("/")
+        put = {"Bucket": bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
+        try:
+            self._do("write", path, lambda: self.filesystem.call_s3("put_object", **put))
+        except UnreachableError as error:
+            if _is_conflict(error.__cause__):
+                return False
+            raise
+        return True
+
+    def exists(self, path: str) -> bool:
+        return any(file.path == path for file in self.list_files(path.rpartition("/")[0]))
+
+
+def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
+    """The store at a URL or local path; `options` go to fsspec's filesystem (endpoint, encryption, ...).
+
+    ConfigError where the URL's protocol is unknown or cannot do exclusive creates.
+    """
+    try:
+        filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **(options or {}))
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"store {url}: {error}") from None
+    if isinstance(filesystem, LocalFileSystem):
+        return LocalStore(url, filesystem, root)
+    if isinstance(filesystem, MemoryFileSystem):
+        return MemoryStore(url, filesystem, root)
+    protocols = filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)
+    if "s3" in protocols:
+        return S3Store(url, filesystem, root)
+    raise ConfigError(f"store {url}: {protocols[0]} has no exclusive create here; use a folder, memory:// or s3://")
+
+
+def check_exclusive_create(store: Store) -> None:
+    """Prove with a file of its own that the store refuses a second create; ConfigError where it does not."""
+    path = f".probe-{uuid.uuid4().hex}"
+    try:
+        first, second = store.create(path, b"1"), store.create(path, b"2")
+        if not first or second or store.read(path) != b"1":
+            raise ConfigError(
+                f"store {store.url}: a second create of the same file was not refused, so two writers could spoil the run; "
+                "use a store with conditional writes (S3 If-None-Match)"
+            )
+    finally:
+        store.delete(path)
+
+
+def _is_temporary(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".")
+
+
+def _is_conflict(error: BaseException | None) -> bool:
+    """Whether an S3 failure, or what caused it, says that the object exists (412) or is being written (409)."""
+    while error is not None:
+        code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
+        if code in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,54 @@
+"""Where everything lies under a run prefix. The only place that spells these paths."""
+
+from __future__ import annotations
+
+PLAN = "plan.json"
+LAYOUT = "layout.json"
+OWNER = "owner.json"
+CONTROL = "control.json"
+BUDGET = "budget"
+GENERATE = "generate"
+DATASET = "dataset"
+REPORT = "report/index.html"
+PLAN_MANIFEST = "plan-manifest.json"
+DATASET_MANIFEST = f"{DATASET}/manifest.json"
+SPLITS = ("train", "validation", "test")
+
+
+def budget_chunk(number: int) -> str:
+    return f"{BUDGET}/{number:06d}.json"
+
+
+def budget_return(shard: int, taken: bool = False) -> str:
+    """What a closed shard gives back, and the claim of whoever takes it."""
+    return f"{BUDGET}/return-{shard:05d}{'.taken' if taken else ''}.json"
+
+
+def shard_folder(shard: int) -> str:
+    return f"{GENERATE}/shard-{shard:05d}"
+
+
+def journal_folder(shard: int) -> str:
+    return f"{shard_folder(shard)}/journal"
+
+
+def journal_segment(shard: int, number: int) -> str:
+    return f"{journal_folder(shard)}/{number:06d}.jsonl.gz"
+
+
+def shard_file(shard: int, name: str) -> str:
+    """One of samples.parquet, rejected.parquet, calls.parquet, progress.json, manifest.json."""
+    return f"{shard_folder(shard)}/{name}"
+
+
+def dataset_part(split: str, number: int) -> str:
+    return f"{DATASET}/{split}-{number:05d}.parquet"
+
+
+def student_folder(student: str) -> str:
+    """Holds tokens/, checkpoints/, model/ and evaluate/ of one student."""
+    return f"students/{student}"
+
+
+def weights_folder(model: str, revision: str) -> str:
+    return f"weights/{model}@{revision}"
