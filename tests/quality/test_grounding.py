@@ -1,0 +1,151 @@
+"""Grounding: what a conversation supports, where, and which planted errors are found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medkd.quality.grounding import ground
+from medkd.records import PATIENT_RECORD
+from medkd.samples import turns
+from tests.quality.examples import CONVERSATION, RECORD, changed, records
+
+
+def unsupported(record: dict[str, Any], conversation: str = CONVERSATION) -> tuple[tuple[str, str], ...]:
+    return ground(record, conversation, PATIENT_RECORD).unsupported
+
+
+def only(path: str, value: Any) -> dict[str, Any]:
+    """A record that claims nothing but this."""
+    record = PATIENT_RECORD.empty()
+    group, leaf = path.split(".")
+    record[group][leaf] = value
+    return record
+
+
+def test_a_true_record_is_supported_and_points_to_its_turns() -> None:
+    grounding = ground(RECORD, CONVERSATION, PATIENT_RECORD)
+    assert grounding.unsupported == ()
+    assert set(grounding.evidence) == set(PATIENT_RECORD.leaves())
+    assert grounding.evidence["patient_details.age"] == (1,)
+    assert grounding.evidence["medical_history.allergies"] == (3,)
+    assert grounding.evidence["prescription[].dose"] == (10,)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("patient_details.name", "Ms. Clark"),
+        ("patient_details.age", "55"),
+        ("patient_details.age", "45"),
+        ("patient_details.age", "30"),  # said, but of days
+        ("patient_details.sex", "male"),
+        ("patient_details.occupation", "nurse"),
+        ("medical_history.conditions", ["type 1 diabetes"]),
+        ("medical_history.conditions", ["asthma"]),
+        ("medical_history.medications", ["metoprolol"]),
+        ("medical_history.allergies", ["penicillin"]),
+        ("current_diagnosis.condition", "hypotension"),
+        ("current_diagnosis.symptoms", ["chest pain"]),
+        ("current_diagnosis.duration", "two weeks"),
+        ("prescription[].drug", "losartan"),
+        ("prescription[].dose", "12 mg"),
+        ("prescription[].dose", "125 mg"),
+        ("prescription[].dose", "12.5 mcg"),
+        ("prescription[].frequency", "twice daily"),
+        ("prescription[].duration", "three days"),
+    ],
+)
+def test_a_planted_error_is_found_and_nothing_else_is(path: str, value: Any) -> None:
+    planted = value[0] if isinstance(value, list) else value
+    assert unsupported(changed(path, value)) == ((path, planted),)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("patient_details.name", "Clarke"),
+        ("medical_history.conditions", ["Type 2 Diabetes"]),
+        ("current_diagnosis.symptoms", ["Dizziness"]),
+        ("current_diagnosis.duration", "3 weeks"),
+        ("prescription[].dose", "12.5 milligrams"),
+        ("prescription[].frequency", "once a day"),
+        ("prescription[].duration", "30 days"),
+    ],
+)
+def test_another_spelling_of_the_same_fact_is_supported(path: str, value: Any) -> None:
+    assert unsupported(changed(path, value)) == ()
+
+
+def test_a_denial_must_be_about_its_field() -> None:
+    said = "Doctor: Any allergies?\nPatient: {}\nDoctor: Do you smoke?\nPatient: No."
+    record = only("medical_history.allergies", ["none"])
+    assert unsupported(record, said.format("Nope.")) == ()
+    assert unsupported(record, said.format("Yes, pollen.")) == (("medical_history.allergies", "none"),)
+
+
+@pytest.mark.parametrize(
+    ("conversation", "sex"),
+    [
+        ("Doctor: Good morning, Mr. Hall.", "male"),
+        ("Patient: I am a 30 year old right-handed woman.", "female"),
+        ("Doctor: Where do you work, miss?", "female"),
+        ("Doctor: Is there a chance that you are pregnant?", "female"),
+        ("Doctor: What brings you in?\nGuest_family: My son fell, he hurt his arm.", "male"),
+    ],
+)
+def test_the_sex_is_read_from_cues_about_the_patient(conversation: str, sex: str) -> None:
+    other = {"male": "female", "female": "male"}[sex]
+    assert unsupported(only("patient_details.sex", sex), conversation) == ()
+    assert unsupported(only("patient_details.sex", other), conversation) == (("patient_details.sex", other),)
+
+
+@pytest.mark.parametrize(
+    "conversation",
+    ["Patient: My mother had it. She was pregnant then.", "Doctor: Did she take insulin?", "Patient: I miss my old job."],
+)
+def test_what_is_said_about_others_gives_the_patient_no_sex(conversation: str) -> None:
+    assert unsupported(only("patient_details.sex", "female"), conversation)
+
+
+@pytest.mark.parametrize(
+    ("said", "supported"),
+    [
+        ("I'm 54.", True),
+        ("A 54-year-old", True),
+        ("I turned fifty four", True),
+        ("54 mg of it", False),
+        ("for 54 days", False),
+        ("my pressure was 120 over 54", False),
+        ("that was 54 years ago", False),
+    ],
+)
+def test_an_age_is_a_number_that_counts_nothing_else(said: str, supported: bool) -> None:
+    found = unsupported(only("patient_details.age", "54"), f"Patient: {said}")
+    assert (found == ()) is supported
+
+
+def test_a_value_spread_over_question_and_answer_is_supported_by_both() -> None:
+    conversation = (
+        "Doctor: How long has the chest hurt?\nPatient: Two weeks.\nDoctor: The pain, in the chest?\nPatient: The left one."
+    )
+    record = only("current_diagnosis.symptoms", ["left chest pain"])
+    assert ground(record, conversation, PATIENT_RECORD).evidence == {"current_diagnosis.symptoms": (2,)}
+    record = only("current_diagnosis.duration", "chest hurt for two weeks")
+    assert ground(record, conversation, PATIENT_RECORD).evidence == {"current_diagnosis.duration": (0, 1)}
+
+
+@given(records(), st.text())
+def test_any_record_and_any_text_give_an_answer_within_the_turns(record: dict[str, Any], conversation: str) -> None:
+    grounding = ground(record, conversation, PATIENT_RECORD)
+    places = {place for found in grounding.evidence.values() for place in found}
+    assert places <= set(range(len(turns(conversation))))
+    assert set(grounding.unsupported) <= set(PATIENT_RECORD.values(record))
+
+
+def test_a_record_that_claims_nothing_needs_no_support() -> None:
+    assert ground(PATIENT_RECORD.empty(), CONVERSATION, PATIENT_RECORD).evidence == {}
+    assert unsupported(PATIENT_RECORD.empty()) == ()
