@@ -5,8 +5,10 @@ Paths are relative to the prefix and use `/`. What a reader sees is whole: write
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from medkd.errors import ConfigError, RefusedError, UnreachableError
+from medkd.telemetry import event
 
 T = TypeVar("T")
 
@@ -36,10 +39,15 @@ class Store:
     Every method raises RefusedError where the store denies access and UnreachableError where it cannot be reached.
     """
 
+    patience_seconds = 0.0
+    """How long an unreachable store is tried again."""
+
     def __init__(self, url: str, filesystem: Any, root: str) -> None:
         self.url = url
         self.filesystem = filesystem
         self.root = root.rstrip("/")
+        self.stop = threading.Event()
+        """Set it to end waiting for a store that cannot be reached."""
 
     def read(self, path: str) -> bytes:
         """The file's bytes; FileNotFoundError where there is none."""
@@ -117,13 +125,31 @@ class Store:
         return full[full.index(self.root) + len(self.root) :].lstrip("/")
 
     def _do(self, verb: str, path: str, action: Callable[[], T]) -> T:
-        """Run one filesystem action and turn its failures into the project's kinds."""
+        """Run one filesystem action, again for a while where the store cannot be reached; failures as the project's kinds."""
+        deadline = time.monotonic() + self.patience_seconds
+        delay = 0.2
+        while True:
+            try:
+                return self._once(verb, path, action)
+            except UnreachableError as error:
+                if _is_conflict(error) or time.monotonic() + delay > deadline or self.stop.wait(delay):
+                    raise
+                event("store unreachable, trying again", level=logging.WARNING, verb=verb, path=path, seconds=round(delay, 1))
+                delay = min(30.0, 2 * delay)
+
+    def _once(self, verb: str, path: str, action: Callable[[], T]) -> T:
         try:
             return action()
         except FileNotFoundError as error:
             if "bucket" in str(error).lower():
                 raise ConfigError(f"store {self.url}: the bucket does not exist; create it or mend --prefix") from error
+            if verb == "write":
+                raise ConfigError(f"store {self.url}: nothing can be written there; choose another --prefix") from error
             raise
+        except (NotADirectoryError, IsADirectoryError) as error:
+            raise ConfigError(
+                f"store {self.url}: a file and a folder are in each other's way; choose another --prefix"
+            ) from error
         except PermissionError as error:
             raise RefusedError(f"store {self.url}: no permission to {verb} {path!r}; grant it to these credentials") from error
         except OSError as error:
@@ -196,13 +222,15 @@ class MemoryStore(Store):
 class S3Store(Store):
     """S3 and what speaks its protocol. Create is a PUT with `If-None-Match: *`, which the server decides alone."""
 
+    patience_seconds = 600.0
+
     def create(self, path: str, data: bytes) -> bool:
         bucket, _, key = self._full(path).partition("/")
         put = {"Bucket": bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
         try:
             self._do("write", path, lambda: self.filesystem.call_s3("put_object", **put))
         except UnreachableError as error:
-            if _is_conflict(error.__cause__):
+            if _is_conflict(error):
                 return False
             raise
         return True

@@ -1,0 +1,86 @@
+"""The run's control file: whether shards may spend, and the decision after the pilot.
+
+`control.json` holds `{format, state, reason}`. A priced run of 1,000 samples or more starts as `pilot`: shard 0 buys its first
+samples while all others park. The pilot then decides: `run`, or `hold` until somebody approves.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from medkd.store import layout
+from medkd.store.files import Store
+
+PILOT_FROM_SAMPLES = 1000
+PILOT_SAMPLES = 50
+MIN_ACCEPTANCE = 0.7
+MAX_COST_RATIO = 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """What writers may do now."""
+
+    state: Literal["pilot", "run", "hold"]
+    reason: str = ""
+    pilot_samples: int = PILOT_SAMPLES
+    format: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PilotResult:
+    """What the pilot's samples came to."""
+
+    ended: int
+    accepted: int
+    spent_usd: float
+    estimate_usd_per_sample: float
+
+
+def first_control(num_samples: int, shard_zero_samples: int, priced: bool) -> Control:
+    """How a run starts."""
+    if priced and num_samples >= PILOT_FROM_SAMPLES:
+        return Control(
+            state="pilot",
+            reason="the first samples show what the rest will cost",
+            pilot_samples=min(PILOT_SAMPLES, shard_zero_samples),
+        )
+    return Control(state="run")
+
+
+def decide(pilot: PilotResult) -> Control:
+    """Whether the run goes on after its pilot."""
+    acceptance = pilot.accepted / max(1, pilot.ended)
+    if acceptance < MIN_ACCEPTANCE:
+        return Control(
+            state="hold",
+            reason=f"pilot accepted {acceptance:.0%} of {pilot.ended} samples, expected at least {MIN_ACCEPTANCE:.0%}",
+        )
+    cost = pilot.spent_usd / max(1, pilot.accepted)
+    if cost > MAX_COST_RATIO * pilot.estimate_usd_per_sample:
+        return Control(
+            state="hold",
+            reason=f"pilot cost ${cost:.4f} per accepted sample, expected at most {MAX_COST_RATIO} x the estimated "
+            f"${pilot.estimate_usd_per_sample:.4f}",
+        )
+    return Control(state="run", reason=f"pilot accepted {acceptance:.0%} at ${cost:.4f} a sample")
+
+
+def read_control(store: Store) -> Control:
+    """The control file; a run without one runs."""
+    try:
+        return Control(**json.loads(store.read(layout.CONTROL)))
+    except FileNotFoundError:
+        return Control(state="run")
+
+
+def write_control(store: Store, control: Control) -> None:
+    """Replace the control file; writers see it with their next progress write."""
+    store.replace(layout.CONTROL, json.dumps(asdict(control)).encode())
+
+
+def create_control(store: Store, control: Control) -> None:
+    """Write how the run starts; a run that has started before keeps its control."""
+    store.create(layout.CONTROL, json.dumps(asdict(control)).encode())

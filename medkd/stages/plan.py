@@ -1,0 +1,286 @@
+"""Stage plan: fixes once what every sample of the run will be, and checks what can be checked before anything is paid.
+
+`plan.json` is immutable; its hash names the run's content. Rates, prices, budget, URLs, keys, shards and students are not in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from medkd.config import GenerationSettings, ModelConfigs, TeacherConfig, config_hash
+from medkd.errors import BudgetError, ConfigError, InputError
+from medkd.records import RECORD_SCHEMAS, RecordSchema
+from medkd.samples import SampleSpec, canonical_json, sha256_hex
+from medkd.store import budget, layout, manifests
+from medkd.store.conversations import Columns, SourceFile
+from medkd.store.files import Store, check_exclusive_create
+from medkd.telemetry import event
+
+FORMAT = 1
+PERSONA_VERSION = 1
+NUM_VARIATIONS = 4
+
+STYLES = ("brief", "rambling", "precise", "hesitant", "chatty", "worried about details")
+
+# What a call costs beyond the words it carries, in bytes: instructions and the description of the record.
+_PROMPT_BYTES = 4000
+_BYTES_PER_TOKEN = 4
+# Measured on simulated and real dialogues: a turn is about 15 words.
+_TOKENS_PER_EXCHANGE = 45
+_TOKENS_PER_RECORD = 250
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationSource:
+    """The team's own conversations as the plan pins them."""
+
+    files: tuple[SourceFile, ...]
+    columns: Columns
+
+    @property
+    def num_rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What each sample of the run will be."""
+
+    seed: int
+    total_samples: int
+    topics: tuple[str, ...]
+    moods: tuple[str, ...]
+    min_exchanges: int
+    max_exchanges: int
+    held_out_topics: tuple[str, ...]
+    record_schema: str
+    prompt_version: int
+    teacher: dict[str, Any]
+    """Name, protocol, model and sampling parameters: what a reply depends on."""
+    source: ConversationSource | None = None
+    """None: conversations are generated."""
+    persona_version: int = PERSONA_VERSION
+    format: int = FORMAT
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the plan's canonical JSON."""
+        return sha256_hex(canonical_json(asdict(self)))
+
+    @property
+    def schema(self) -> RecordSchema:
+        return RECORD_SCHEMAS[self.record_schema]
+
+    @property
+    def num_cells(self) -> int:
+        return len(self.topics) * len(self.moods)
+
+    @property
+    def num_variations(self) -> int:
+        """How often a rejected sample is tried anew; an imported conversation has no other form of itself."""
+        return 1 if self.source else NUM_VARIATIONS
+
+    def spec(self, index: int, variation: int) -> SampleSpec:
+        """What this variation of the sample will be. Cells are visited in rounds, each a fresh permutation of all cells."""
+        round_number, place = divmod(index, self.num_cells)
+        cell = _permutation(self.seed, round_number, self.num_cells)[place]
+        topic, mood = divmod(cell, len(self.moods))
+
+        def pick(what: str, num_choices: int) -> int:
+            return _number(f"{self.seed}:{index}:{variation}:{what}") % num_choices
+
+        return SampleSpec(
+            index=index,
+            variation=variation,
+            topic=self.topics[topic],
+            mood=self.moods[mood],
+            exchanges=self.min_exchanges + pick("exchanges", self.max_exchanges - self.min_exchanges + 1),
+            age=18 + pick("age", 70),
+            sex=("female", "male")[pick("sex", 2)],
+            style=STYLES[pick("style", len(STYLES))],
+            seed=pick("seed", 2**31),
+        )
+
+    def shard_range(self, shard: int, num_shards: int) -> range:
+        """The sample indices of one shard: contiguous, sizes differing by one at most."""
+        return range(shard * self.total_samples // num_shards, (shard + 1) * self.total_samples // num_shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a run's work is cut. Outside the plan: another cut gives the same samples, but not under the same prefix."""
+
+    num_shards: int
+    chunk_usd: float
+    """Size of a budget chunk; 0 for a teacher without a price."""
+    estimate_usd: float
+    """What the whole run should cost."""
+    format: int = FORMAT
+
+
+def make_plan(
+    settings: GenerationSettings,
+    teacher_name: str,
+    teacher: TeacherConfig,
+    *,
+    seed: int,
+    total_samples: int | None,
+    prompt_version: int,
+    source: ConversationSource | None = None,
+) -> Plan:
+    """The plan of a run from its configuration; InputError where more samples are asked for than there are conversations."""
+    total = total_samples or (source.num_rows if source else settings.num_samples)
+    if source and total > source.num_rows:
+        raise InputError(f"--num-samples: got {total}, but --conversations holds {source.num_rows} rows; ask for at most those")
+    return Plan(
+        seed=seed,
+        total_samples=total,
+        topics=settings.conversation_topics,
+        moods=settings.patient_moods,
+        min_exchanges=settings.conversation_length.min_exchanges,
+        max_exchanges=settings.conversation_length.max_exchanges,
+        held_out_topics=settings.held_out_topics,
+        record_schema="patient_record",
+        prompt_version=prompt_version,
+        teacher={
+            "name": teacher_name,
+            "protocol": teacher.protocol,
+            "model": teacher.model,
+            "structured_output": teacher.structured_output,
+            "temperature": teacher.temperature,
+            "extra_body": teacher.extra_body,
+            "max_conversation_tokens": teacher.max_conversation_tokens,
+            "max_record_tokens": teacher.max_record_tokens,
+        },
+        source=source,
+    )
+
+
+def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
+    """Check store and budget, then write plan and layout once; the same call again changes nothing.
+
+    ConfigError where the prefix holds another plan or another number of shards; BudgetError where the budget cannot
+    pay the estimate.
+    """
+    if num_shards > plan.total_samples:
+        raise ConfigError(f"--num-shards: got {num_shards}, expected at most the {plan.total_samples} samples")
+    check_exclusive_create(store)
+    cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
+    _write_once(
+        store, layout.PLAN, asdict(plan), "holds another plan; choose another --prefix, or repeat the settings of the first start"
+    )
+    known = _write_once(
+        store,
+        layout.LAYOUT,
+        asdict(cut),
+        "was cut into another number of shards; go on with --num-shards {num_shards}",
+        compare=("num_shards",),
+    )
+    files = tuple(manifests.entry(path, store.read(path)) for path in (layout.PLAN, layout.LAYOUT))
+    manifest = manifests.Manifest(
+        stage="plan", plan_hash=plan.hash, config_hash=config_hash(teacher), files=files, counts={"samples": plan.total_samples}
+    )
+    manifests.write(store, layout.PLAN_MANIFEST, manifest)
+    event("planned", plan=plan.hash[:12], samples=plan.total_samples, shards=num_shards, estimate_usd=round(cut.estimate_usd, 4))
+    return Layout(**known)
+
+
+def load_plan(store: Store) -> tuple[Plan, Layout]:
+    """The plan and layout under a prefix; ConfigError where stage plan has not finished or another medkd wrote them."""
+    manifests.require(store, layout.PLAN_MANIFEST, "plan")
+    return parse_plan(store.read(layout.PLAN)), Layout(**json.loads(store.read(layout.LAYOUT)))
+
+
+def parse_plan(data: bytes) -> Plan:
+    """The plan in the bytes of a plan.json."""
+    raw = json.loads(data)
+    if raw.get("format") != FORMAT or raw.get("persona_version") != PERSONA_VERSION:
+        raise ConfigError(f"{layout.PLAN}: written by another version of medkd; continue this run with that version")
+    source = raw.pop("source")
+    if source:
+        files = tuple(SourceFile(**file) for file in source["files"])
+        raw["source"] = ConversationSource(files=files, columns=Columns(**source["columns"]))
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
+    return Plan(**fields)
+
+
+def dearest_call_usd(plan: Plan, teacher: TeacherConfig) -> float:
+    """Upper bound of what one call of this plan can reserve: the longest prompt, a repair included, at the peak price."""
+    prices = teacher.prices
+    reply_limit = 2 * max(teacher.max_conversation_tokens, teacher.max_record_tokens)
+    prompt_bytes = _PROMPT_BYTES + 2 * _BYTES_PER_TOKEN * reply_limit
+    return (prompt_bytes * prices.input + reply_limit * prices.output) * prices.peak_multiplier / 1e6
+
+
+def estimate_usd(plan: Plan, teacher: TeacherConfig) -> float:
+    """What the run should cost: two calls a sample (imported conversations: one), no repairs, at the peak price."""
+    exchanges = (plan.min_exchanges + plan.max_exchanges) / 2
+    prompt, conversation = _PROMPT_BYTES / _BYTES_PER_TOKEN, exchanges * _TOKENS_PER_EXCHANGE
+    if plan.source and plan.source.columns.record:
+        return 0.0
+    tokens_in, tokens_out = prompt + conversation, float(_TOKENS_PER_RECORD)
+    if not plan.source:
+        tokens_in, tokens_out = tokens_in + prompt, tokens_out + conversation
+    prices = teacher.prices
+    return plan.total_samples * (tokens_in * prices.input + tokens_out * prices.output) * prices.peak_multiplier / 1e6
+
+
+def make_layout(plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
+    """Cut a plan into shards and its budget into chunks; a teacher with a price needs a budget that pays the estimate."""
+    estimate = estimate_usd(plan, teacher)
+    if teacher.prices.free or estimate == 0:
+        return Layout(num_shards=num_shards, chunk_usd=0.0, estimate_usd=0.0)
+    if budget_usd is None:
+        raise ConfigError(
+            f"--budget-usd: missing; teacher {plan.teacher['name']!r} has a price, this plan is estimated at ${estimate:.2f}. "
+            "Say what the run may cost at most"
+        )
+    chunk = budget.chunk_usd(budget_usd, num_shards, dearest_call_usd(plan, teacher))
+    if budget_usd < max(estimate, chunk):
+        raise BudgetError(
+            f"--budget-usd: got {budget_usd:g}, expected at least {max(estimate, chunk):.2f} (the estimate of this plan and one "
+            "budget chunk); raise it or lower --num-samples. Nothing has been paid"
+        )
+    return Layout(num_shards=num_shards, chunk_usd=chunk, estimate_usd=estimate)
+
+
+def check_terms(name: str, teacher: TeacherConfig) -> None:
+    """ConfigError where a provider's terms restrict training on its output and nobody has acknowledged them."""
+    if teacher.output_terms == "restricted" and not teacher.terms_acknowledged:
+        raise ConfigError(
+            f"teacher_models.{name}.terms_acknowledged: got false; this provider's terms restrict training models on its output. "
+            "Read them, then set it to true, or use a teacher with open terms"
+        )
+
+
+def check_students(configs: ModelConfigs, names: list[str]) -> None:
+    """ConfigError where a student of a later stage is not configured."""
+    for name in names:
+        configs.student(name)
+
+
+def _write_once(store: Store, path: str, value: dict[str, Any], otherwise: str, compare: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Create the file, or accept an equal one; ConfigError naming the keys in which it differs. Returns what stands there."""
+    data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    if store.create(path, data):
+        return value
+    there: dict[str, Any] = json.loads(store.read(path))
+    wanted = json.loads(data)
+    keys = [key for key in (compare or sorted(set(there) | set(wanted))) if there.get(key) != wanted.get(key)]
+    if keys:
+        raise ConfigError(f"{store.url}/{path}: {otherwise.format(**there)} (differs in {', '.join(keys)})")
+    return there
+
+
+@lru_cache(maxsize=64)
+def _permutation(seed: int, round_number: int, size: int) -> tuple[int, ...]:
+    return tuple(sorted(range(size), key=lambda cell: _number(f"{seed}:{round_number}:cell:{cell}")))
+
+
+def _number(text: str) -> int:
+    """A number that is uniform over 64 bits and the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

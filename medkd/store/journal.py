@@ -1,0 +1,148 @@
+"""The journal of a shard: group commits of paid calls, each a new file that only one writer can create.
+
+One number sequence per shard. A segment is gzipped JSON lines: a header `{format, writer, plan_hash, in_flight, allowance_usd}`,
+then entries by `kind`: `claim` (a writer takes the shard), `money` (a budget chunk), `done` (an answered call), `close`.
+The newest claimant owns the shard; a writer that finds its next number taken by somebody else is fenced off.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from medkd.errors import ConfigError, FencedError, InputError
+from medkd.store import layout
+from medkd.store.files import Store
+
+FORMAT = 1
+
+Entry = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Replay:
+    """What a shard's segments say together; a pure function of them."""
+
+    done: dict[str, Entry] = field(default_factory=dict)
+    """Answered calls by key, the first answer where one stands twice."""
+    money_usd: float = 0.0
+    """Budget this shard took and journalled."""
+    chunks: list[str] = field(default_factory=list)
+    """Paths of those budget chunks."""
+    possibly_usd: float = 0.0
+    """What earlier writers may have spent without an answer in the journal."""
+    closed: bool = False
+    num_segments: int = 0
+
+
+class Journal:
+    """The journal of one shard with this process as its writer. Not thread-safe: one thread commits."""
+
+    def __init__(self, store: Store, shard: int, plan_hash: str, writer: str) -> None:
+        self.store = store
+        self.shard = shard
+        self.plan_hash = plan_hash
+        self.writer = writer
+        self._next = 0
+
+    def claim(self, allowance_usd: float = 0.0) -> Replay:
+        """Take the shard over from whoever wrote before; returns what stands in the journal.
+
+        A closed journal is not claimed: there is nothing left to write. `allowance_usd` as in `commit`.
+        """
+        while True:
+            replay = replay_shard(self.store, self.shard, self.plan_hash)
+            if replay.closed:
+                return replay
+            path = layout.journal_segment(self.shard, replay.num_segments)
+            if self.store.create(path, self._segment([{"kind": "claim"}], {}, allowance_usd)):
+                self._next = replay.num_segments + 1
+                return replay
+
+    def commit(self, entries: Sequence[Entry], in_flight: Mapping[str, float], allowance_usd: float) -> None:
+        """Make entries durable as the next segment; FencedError where another writer owns the shard.
+
+        in_flight: call key to reserved US dollars of what is sent and unanswered now. allowance_usd: the most that calls
+        sent after this segment's snapshot may reserve until the next segment is durable.
+        """
+        path = layout.journal_segment(self.shard, self._next)
+        if not self.store.create(path, self._segment(entries, in_flight, allowance_usd)):
+            # A PUT that was retried below us may have succeeded the first time.
+            writer = decode_segment(self.store.read(path), path)[0]["writer"]
+            if writer != self.writer:
+                raise FencedError(f"shard {self.shard}: another process took it over (writer {writer}); this one stops")
+        self._next += 1
+
+    def close(self) -> None:
+        """The last segment: every sample of the shard has its end."""
+        self.commit([{"kind": "close"}], {}, 0.0)
+
+    def _segment(self, entries: Iterable[Entry], in_flight: Mapping[str, float], allowance_usd: float) -> bytes:
+        header = {
+            "format": FORMAT,
+            "writer": self.writer,
+            "plan_hash": self.plan_hash,
+            "in_flight": [{"key": key, "reserved_usd": usd} for key, usd in in_flight.items()],
+            "allowance_usd": allowance_usd,
+        }
+        return encode_segment([header, *entries])
+
+
+def encode_segment(lines: Iterable[Entry]) -> bytes:
+    """Gzipped JSON lines; equal lines give equal bytes. ASCII-escaped, so that any text survives, lone surrogates too."""
+    text = "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    return gzip.compress(text.encode("ascii"), compresslevel=5, mtime=0)
+
+
+def decode_segment(data: bytes, path: str) -> list[Entry]:
+    """Header and entries of a segment; InputError naming the path where it is not one."""
+    try:
+        lines = [json.loads(line) for line in gzip.decompress(data).splitlines()]
+        if lines[0]["format"] != FORMAT:
+            raise InputError(f"{path}: got journal format {lines[0]['format']!r}, this medkd reads {FORMAT}")
+    except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path}: not a journal segment ({type(error).__name__})") from error
+    return lines
+
+
+def replay_shard(store: Store, shard: int, plan_hash: str) -> Replay:
+    """Read all segments of a shard; ConfigError where they belong to another plan, InputError where one is missing."""
+    files = store.list_files(layout.journal_folder(shard))
+    expected = [layout.journal_segment(shard, number) for number in range(len(files))]
+    if [file.path for file in files] != expected:
+        raise InputError(
+            f"{store.url}/{layout.journal_folder(shard)}: segments are missing or strange; restore them or use a new prefix"
+        )
+    segments = store.read_many(expected)
+    return replay([decode_segment(segments[path], path) for path in expected], plan_hash, layout.journal_folder(shard))
+
+
+def replay(segments: Sequence[Sequence[Entry]], plan_hash: str, shown: str = "journal") -> Replay:
+    """Fold decoded segments in their order into what they say together."""
+    state = Replay(num_segments=len(segments))
+    unanswered = 0.0
+    for header, *entries in segments:
+        if header["plan_hash"] != plan_hash:
+            raise ConfigError(f"{shown}: belongs to plan {header['plan_hash'][:12]}, not {plan_hash[:12]}; use another prefix")
+        for entry in entries:
+            if entry["kind"] == "claim":
+                # The writer before is gone: what it had in flight, and may have sent since, nobody will answer for.
+                state.possibly_usd += unanswered
+            elif entry["kind"] == "money":
+                state.money_usd += entry["usd"]
+                state.chunks.append(entry["path"])
+            elif entry["kind"] == "done":
+                state.done.setdefault(entry["key"], entry)
+            elif entry["kind"] == "close":
+                state.closed = True
+        unanswered = sum(call["reserved_usd"] for call in header["in_flight"]) + header["allowance_usd"]
+    return state
+
+
+def delete_segments(store: Store, shard: int) -> None:
+    """Remove a finished shard's segments; the calls table keeps what they held."""
+    for file in store.list_files(layout.journal_folder(shard)):
+        store.delete(file.path)
