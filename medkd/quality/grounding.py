@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 from medkd.quality.rules import NONE, Rule, rules_of
 from medkd.quality.spoken import content_stems, tokens
@@ -175,7 +176,7 @@ def _words(talk: _Talk, value: str) -> list[int]:
 
 def _counts(words: tuple[str, ...]) -> list[str]:
     """The numbers of a value with what they count: `3 week` must be said as such, "three ... a week" is something else."""
-    pairs = zip(words, words[1:], strict=False)
+    pairs = pairwise(words)
     return [f" {number} {counted} " for number, counted in pairs if number[0].isdigit() and counted in {*_COUNTED, "year"}]
 
 
