@@ -84,3 +84,25 @@ def write_control(store: Store, control: Control) -> None:
 def create_control(store: Store, control: Control) -> None:
     """Write how the run starts; a run that has started before keeps its control."""
     store.create(layout.CONTROL, json.dumps(asdict(control)).encode())
+
+
+def decide_pilot(store: Store) -> Control | None:
+    """The decision after the pilot, or None while shard 0 has not ended its pilot samples."""
+    state = read_control(store)
+    try:
+        progress = json.loads(store.read(layout.shard_file(0, "progress.json")))
+        cut = json.loads(store.read(layout.LAYOUT))
+        total = json.loads(store.read(layout.PLAN))["total_samples"]
+    except FileNotFoundError:
+        return None
+    ended = progress["accepted"] + progress["short"]
+    if ended < state.pilot_samples:
+        return None
+    return decide(
+        PilotResult(
+            ended=ended,
+            accepted=progress["accepted"],
+            spent_usd=progress["spent_usd"],
+            estimate_usd_per_sample=cut["estimate_usd"] / total,
+        )
+    )

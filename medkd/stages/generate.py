@@ -349,8 +349,8 @@ class _Shard:
         elif not self.purse.has_reserved and not self.group.entries and not self.committing:
             self.purse.refuse(
                 BudgetError(
-                    f"--budget-usd: all of {self.options.budget_usd:g} is spent; {len(self.ended)} of {len(self.indices)} samples of "
-                    f"shard {self.options.shard} have ended. Raise it and start again, nothing is paid twice"
+                    f"--budget-usd: all of {self.options.budget_usd:g} is spent and shard {self.options.shard} has ended "
+                    f"{len(self.ended)} of {len(self.indices)} samples. Raise it and start again, nothing is paid twice"
                 )
             )
 

@@ -18,6 +18,7 @@ from medkd.samples import SampleSpec, canonical_json, sha256_hex
 from medkd.store import budget, layout, manifests
 from medkd.store.conversations import Columns, SourceFile
 from medkd.store.files import Store, check_exclusive_create
+from medkd.teacher.client import TeacherClient
 from medkd.telemetry import event
 
 FORMAT = 1
@@ -146,18 +147,23 @@ def make_plan(
         held_out_topics=settings.held_out_topics,
         record_schema="patient_record",
         prompt_version=prompt_version,
-        teacher={
-            "name": teacher_name,
-            "protocol": teacher.protocol,
-            "model": teacher.model,
-            "structured_output": teacher.structured_output,
-            "temperature": teacher.temperature,
-            "extra_body": teacher.extra_body,
-            "max_conversation_tokens": teacher.max_conversation_tokens,
-            "max_record_tokens": teacher.max_record_tokens,
-        },
+        teacher=teacher_identity(teacher_name, teacher),
         source=source,
     )
+
+
+def teacher_identity(name: str, teacher: TeacherConfig) -> dict[str, Any]:
+    """What a teacher's replies depend on, and so part of the plan."""
+    return {
+        "name": name,
+        "protocol": teacher.protocol,
+        "model": teacher.model,
+        "structured_output": teacher.structured_output,
+        "temperature": teacher.temperature,
+        "extra_body": teacher.extra_body,
+        "max_conversation_tokens": teacher.max_conversation_tokens,
+        "max_record_tokens": teacher.max_record_tokens,
+    }
 
 
 def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
@@ -218,10 +224,10 @@ def dearest_call_usd(plan: Plan, teacher: TeacherConfig) -> float:
 
 def estimate_usd(plan: Plan, teacher: TeacherConfig) -> float:
     """What the run should cost: two calls a sample (imported conversations: one), no repairs, at the peak price."""
+    if not asks_teacher(plan):
+        return 0.0
     exchanges = (plan.min_exchanges + plan.max_exchanges) / 2
     prompt, conversation = _PROMPT_BYTES / _BYTES_PER_TOKEN, exchanges * _TOKENS_PER_EXCHANGE
-    if plan.source and plan.source.columns.record:
-        return 0.0
     tokens_in, tokens_out = prompt + conversation, float(_TOKENS_PER_RECORD)
     if not plan.source:
         tokens_in, tokens_out = tokens_in + prompt, tokens_out + conversation
@@ -246,6 +252,27 @@ def make_layout(plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_u
             "budget chunk); raise it or lower --num-samples. Nothing has been paid"
         )
     return Layout(num_shards=num_shards, chunk_usd=chunk, estimate_usd=estimate)
+
+
+def default_budget_usd(plan: Plan, teacher: TeacherConfig) -> float:
+    """A bound for commands that name no budget: three times the estimate, and room for the calls in flight."""
+    return max(3 * estimate_usd(plan, teacher), 2 * teacher.limits.max_concurrency * dearest_call_usd(plan, teacher))
+
+
+def asks_teacher(plan: Plan) -> bool:
+    """Whether any sample needs a call; conversations that bring their records along need none."""
+    return plan.source is None or plan.source.columns.record is None
+
+
+def check_teacher(name: str, teacher: TeacherConfig, client: TeacherClient) -> None:
+    """Ask the teacher, at no cost, whether it knows the key and the model.
+
+    RefusedError for a key that is not accepted, UnreachableError where nobody answers, ConfigError for an unknown model.
+    """
+    models = client.models()
+    if models and teacher.model not in models:
+        shown = ", ".join(sorted(models)[:8])
+        raise ConfigError(f"teacher_models.{name}.model: got {teacher.model!r}, this teacher serves: {shown}")
 
 
 def check_terms(name: str, teacher: TeacherConfig) -> None:

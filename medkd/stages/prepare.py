@@ -246,7 +246,7 @@ language: [en]
 
 - Teacher: {teachers}. The terms of the teacher's provider apply to these rows.
 - References: {", ".join(f"{count:,} written by {who}" for who, count in statistics["by_reference"].items())}.
-- Duplicates left out: {sum(statistics["duplicates"].values()):,}. Rejected by checks before that: {statistics.get("rejected", 0):,}.
+- Left out: {sum(statistics["duplicates"].values()):,} duplicates; before that {statistics.get("rejected", 0):,} failed a check.
 - Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
 - Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from medkd.config import TeacherConfig
 from medkd.quality.grounding import ground
@@ -76,6 +76,10 @@ class _Rejection(Exception):  # noqa: N818 - as above
     def __init__(self, reason: str, detail: str = "") -> None:
         self.reason = reason
         self.detail = detail
+
+
+class _Ungrounded(Exception):  # noqa: N818 - as above
+    """The record says what the conversation does not."""
 
 
 class _Variation:
@@ -156,14 +160,16 @@ class _Variation:
             grounding = ground(record, conversation, self.plan.schema)
             if grounding.unsupported:
                 shown = "; ".join(f"{path}: {value!r}" for path, value in grounding.unsupported[:5])
-                raise InvalidRecord("ungrounded", f"the conversation does not say: {shown}")
+                raise _Ungrounded(f"the conversation does not say: {shown}")
             return record, grounding.evidence
 
         if self.imported and self.imported.record is not None:
             try:
                 return check(self.imported.record)
             except InvalidRecord as problem:
-                self._reject(problem)
+                raise _Rejection(problem.kind, str(problem)) from None
+            except _Ungrounded as problem:
+                raise _Rejection("ungrounded", str(problem)) from None
         request = prompts.extraction_request(conversation, self.plan.schema, self.teacher, self.spec.seed)
         return self._answer("extraction", request, check)
 
@@ -179,7 +185,9 @@ class _Variation:
                 try:
                     return check(text)
                 except (InvalidConversation, InvalidRecord) as problem:
-                    reason, detail = problem.kind, str(problem)
+                    reason, detail = str(problem.kind), str(problem)
+                except _Ungrounded as problem:
+                    reason, detail = "ungrounded", str(problem)
             else:
                 reason, detail = entry["reason"], ""
             if reason == "length":
@@ -197,9 +205,6 @@ class _Variation:
             raise _Unanswered(Ask(key=key, spec=self.spec, step=step, repair=repair, request=request))
         self.used.append(entry)
         return entry
-
-    def _reject(self, problem: InvalidRecord) -> NoReturn:
-        raise _Rejection(problem.kind, str(problem))
 
 
 TOKEN_KINDS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")

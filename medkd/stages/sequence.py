@@ -13,7 +13,7 @@ Phase = Literal["waiting", "running", "succeeded", "failed"]
 
 @dataclass(frozen=True)
 class Action:
-    """What to do next. `release` starts the stage; `wait` lets it run; `fail` ends the run with the reason; `done` ends it well."""
+    """What to do next: `release` starts the stage, `wait` lets it run, `fail` ends the run for the reason, `done` ends it."""
 
     kind: Literal["release", "wait", "fail", "done"]
     stage: str = ""

@@ -1,0 +1,58 @@
+"""Who works on a run prefix: `owner.json` with a heartbeat, so that two releases never share one prefix unknowingly."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+from medkd.errors import ConfigError
+from medkd.store import layout
+from medkd.store.files import Store
+
+FRESH_SECONDS = 600.0
+
+
+def take(store: Store, owner: str, *, take_over: bool = False) -> None:
+    """Become or stay the prefix's owner; ConfigError where another one gave a sign of life within ten minutes."""
+    entry = _entry(owner)
+    if store.create(layout.OWNER, entry):
+        return
+    there = json.loads(store.read(layout.OWNER))
+    age = time.time() - there["at"]
+    if there["owner"] != owner and age < FRESH_SECONDS and not take_over and not _ended_here(there["owner"]):
+        raise ConfigError(
+            f"{store.url}: {there['owner']} works here (last sign {age:.0f} s ago); wait until it has ended, choose another "
+            "--prefix, or pass --take-over"
+        )
+    store.replace(layout.OWNER, entry)
+
+
+def beat(store: Store, owner: str) -> None:
+    """A sign of life."""
+    store.replace(layout.OWNER, _entry(owner))
+
+
+def release(store: Store, owner: str) -> None:
+    """Leave the prefix to whoever comes next."""
+    if json.loads(store.read(layout.OWNER))["owner"] == owner:
+        store.delete(layout.OWNER)
+
+
+def _entry(owner: str) -> bytes:
+    return json.dumps({"format": 1, "owner": owner, "at": time.time()}).encode()
+
+
+def _ended_here(owner: str) -> bool:
+    """Whether the owner was a process `host:pid` of this machine that is gone."""
+    host, _, pid = owner.rpartition(":")
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
