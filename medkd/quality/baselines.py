@@ -38,6 +38,31 @@ class _Place:
     value: str
 
 
+@dataclass(frozen=True)
+class _Phrases:
+    """The known values of one leaf: normal form to spelling, with what makes looking them up fast."""
+
+    spelling: dict[str, str]
+    first_words: frozenset[str]
+    longest: int
+
+    @classmethod
+    def of(cls, spelling: dict[str, str]) -> _Phrases:
+        split = [phrase.split() for phrase in spelling]
+        return cls(spelling, frozenset(words[0] for words in split), max(map(len, split), default=0))
+
+    def places(self, words: tuple[str, ...]) -> list[_Place]:
+        """The values that stand in the text, longest first, none within another."""
+        places, start = [], 0
+        while start < len(words):
+            ends = range(min(start + self.longest, len(words)), start, -1) if words[start] in self.first_words else ()
+            end = next((end for end in ends if " ".join(words[start:end]) in self.spelling), 0)
+            if end:
+                places.append(_Place(start, end, self.spelling[" ".join(words[start:end])]))
+            start = max(end, start + 1)
+        return places
+
+
 class LexiconBaseline:
     """Predicts the values that it knows from training and finds word for word, longest first, in a conversation.
 
@@ -48,16 +73,14 @@ class LexiconBaseline:
     def __init__(self, rows: Sequence[tuple[str, Record]], schema: RecordSchema) -> None:
         """Learn from the (conversation, record) rows of the train split."""
         self._schema = schema
-        self._spelling = _spellings([record for _, record in rows], schema)
-        self._longest = {
-            path: max((phrase.count(" ") + 1 for phrase in known), default=0) for path, known in self._spelling.items()
-        }
+        spellings = _spellings([record for _, record in rows], schema)
+        self._known = {path: _Phrases.of(spelled) for path, spelled in spellings.items()}
         self._trust = self._measured(rows)
 
     def predict(self, conversation: str) -> Record:
         """The record that the lexicon finds; always valid."""
         words = tokens(conversation)
-        found = {path: self._trusted(path, words) for path in self._spelling}
+        found = {path: self._trusted(path, words) for path in self._known}
         return {field.name: self._field(field, field.name, found) for field in self._schema.fields}
 
     def _measured(self, rows: Sequence[tuple[str, Record]]) -> dict[str, dict[str, float]]:
@@ -66,28 +89,15 @@ class LexiconBaseline:
         right: dict[str, Counter[str]] = defaultdict(Counter)
         for conversation, record in rows:
             words, true = tokens(conversation), set(self._schema.values(record))
-            for path in self._spelling:
-                for value in {place.value for place in self._places(path, words)}:
+            for path in self._known:
+                for value in {place.value for place in self._known[path].places(words)}:
                     said[path][value] += 1
                     right[path][value] += (path, value) in true
-        return {path: {value: right[path][value] / said[path][value] for value in said[path]} for path in self._spelling}
-
-    def _places(self, path: str, words: tuple[str, ...]) -> list[_Place]:
-        """The known values of a leaf that stand in the text, none within another."""
-        known, places, start = self._spelling[path], [], 0
-        while start < len(words):
-            for end in range(min(start + self._longest[path], len(words)), start, -1):
-                phrase = " ".join(words[start:end])
-                if phrase in known:
-                    places.append(_Place(start, end, known[phrase]))
-                    start = end - 1
-                    break
-            start += 1
-        return places
+        return {path: {value: right[path][value] / said[path][value] for value in said[path]} for path in self._known}
 
     def _trusted(self, path: str, words: tuple[str, ...]) -> list[_Place]:
         trust = self._trust[path]
-        return [place for place in self._places(path, words) if trust.get(place.value, 0.0) >= _TRUSTED]
+        return [place for place in self._known[path].places(words) if trust.get(place.value, 0.0) >= _TRUSTED]
 
     def _field(self, field: Field, path: str, found: dict[str, list[_Place]]) -> Any:
         if field.kind == "text":
@@ -105,7 +115,7 @@ class LexiconBaseline:
         first, *others = (f"{path}[].{member.name}" for member in field.fields)
         best: dict[str, dict[str, list[_Place]]] = {}
         starts = found[first]
-        for place, following in zip(starts, [*starts[1:], None], strict=True):
+        for place, following in zip(starts, [*starts[1:], None], strict=False):
             reach = min(place.end + _ITEM_REACH, following.start if following else place.end + _ITEM_REACH)
             near = {leaf: [other for other in found[leaf] if place.end <= other.start < reach][:1] for leaf in others}
             near[first] = [place]
