@@ -1,0 +1,62 @@
+# medkd: `make` lists the targets. Each does the set-up it needs by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO ?= runs/demo
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-torch test-chaos test-all lint format schema lock bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## a virtual environment with everything pinned, and DeepSpeed's CPU operator compiled
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "medkd needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
+	@command -v g++ >/dev/null || { echo "medkd's training needs a C++ compiler: install g++ (Debian: apt-get install g++)"; exit 1; }
+	@echo "setting up .venv (some 3 GB are downloaded the first time: PyTorch comes with its CUDA libraries)"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[all,test,lint]'
+	$(BIN)/python -m medkd.student.compile_ops
+	@touch $@
+
+demo: $(READY) ## the whole pipeline on this machine with a simulated teacher; ends by naming a report to open
+	@mkdir -p $(dir $(DEMO))
+	$(BIN)/medkd simulate --port 0 --latency 0.05 --write-gold $(DEMO)-gold.jsonl -- \
+	  $(BIN)/medkd run --prefix $(DEMO) --teacher simulator --student tiny-t5 --num-samples 2000 --num-shards 4 \
+	    --num-topics 20 --exchanges 4-6 --ranks 2 --gold $(DEMO)-gold.jsonl
+
+test: $(READY) ## the fast tests: real HTTP, a real S3 server, real processes; no torch
+	$(BIN)/pytest -m 'not torch and not chaos and not cluster and not gpu' -n 2 $(TESTS)
+
+test-torch: $(READY) ## training tests on real DeepSpeed ranks (CPU)
+	$(BIN)/pytest -m torch $(TESTS)
+
+test-chaos: $(READY) ## tests that kill processes at random moments
+	$(BIN)/pytest -m chaos $(TESTS)
+
+test-all: test test-torch test-chaos ## every test that one machine can run
+
+lint: $(READY) ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## rewrite the code in its one format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+schema: $(READY) ## rewrite configs/model_configs.schema.json from the code
+	$(BIN)/medkd config schema > configs/model_configs.schema.json
+
+lock: $(READY) ## resolve the newest versions into constraints.txt
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml --extra all --extra test --extra lint -o constraints.txt
+
+bench: $(READY) ## print the measured tables
+	$(BIN)/python -m tests.benchmarks
+
+clean: ## remove the demo's run; the environment stays
+	rm -rf runs
