@@ -1,0 +1,346 @@
+"""The one way to ask a teacher: sends, waits, retries, counts money, and says in plain values what came of it.
+
+    client = TeacherClient(teacher, api_key=key, share=4, stop=stop)
+    answer = client.ask(request, reserve)          # from any number of threads
+
+Only errors of `medkd.errors` leave this room, and neither they nor the log ever hold a key, a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal, NoReturn
+
+from medkd.config import TeacherConfig
+from medkd.errors import ConfigError, UnreachableError
+from medkd.teacher import endpoints, protocols, verdicts
+from medkd.teacher.pacing import Pacing, Patience, Ticket
+from medkd.teacher.prices import cost_usd, upper_bound_usd
+from medkd.teacher.prompts import Request
+from medkd.teacher.protocols import Reply
+from medkd.teacher.rates import TokenEstimate, backoff_seconds
+from medkd.teacher.stops import stop_error
+from medkd.teacher.transport import Failure, HttpAnswer, Transport
+from medkd.teacher.verdicts import Verdict
+from medkd.telemetry import event
+
+Reserve = Callable[[float], None]
+"""Called before every send with the most it can cost (US dollars); may block, and may raise to prevent the send."""
+Settle = Callable[[float, float], None]
+"""Called after every send, or where a reserved send did not happen, with what it cost and what it possibly cost."""
+
+PROBE_REPLY_LIMIT = 256
+MAX_CHARACTERS_PER_TOKEN = 12
+"""More than this, and the server cut the prompt: some do so silently, and the usage is the only sign."""
+KEY_PIECE = 8
+"""Characters in a row that give a key away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came of one question."""
+
+    outcome: Literal["reply", "repair", "reject"]
+    """`reply`: use it; `repair`: ask again with something changed; `reject`: the record cannot be had."""
+    reason: str
+    """`reply`; `length`, `empty`, `json_validate_failed`; `refused`, `too_long`, `bad_request`, `attempts_exhausted`, .."""
+    reply: Reply | None
+    """Present whenever the teacher wrote one, also for `repair` and `reject`."""
+    attempts: int
+    cost_usd: float
+    """What the usage of all attempts says, answers that could not be used included."""
+    possibly_usd: float
+    """Reservations of attempts whose outcome or usage is unknown."""
+    at: str
+    """When it was over, RFC 3339 UTC."""
+
+
+def _unreserved(upper_bound_usd: float) -> None:
+    """For calls outside any budget."""
+
+
+def _unsettled(cost_usd: float, possibly_usd: float) -> None:
+    """For callers to whom the sums in the answer are enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call:
+    """One request as it is sent, again and again if need be."""
+
+    record: int
+    method: Literal["GET", "POST"]
+    path: str
+    body: bytes | None = None
+    characters: int = 0
+    """Of the prompt, for the estimate of its tokens."""
+    reply_limit: int = 0
+
+
+@dataclass
+class _Ledger:
+    """What the sends of one question have cost so far."""
+
+    reserve: Reserve
+    settle: Settle
+    attempts: int = 0
+    cost_usd: float = 0.0
+    possibly_usd: float = 0.0
+
+    def settled(self, cost: float, possibly: float) -> None:
+        self.cost_usd += cost
+        self.possibly_usd += possibly
+        self.settle(cost, possibly)
+
+
+class _RejectedAtStart:
+    """Counts records rejected alike before any succeeded: then the request is wrong, and not the records."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._succeeded = False
+        self._last: tuple[int, str, str] | None = None
+        self._count = 0
+
+    def succeeded(self) -> None:
+        self._succeeded = True
+
+    def count(self, verdict: Verdict) -> int:
+        """How many records in a row were rejected like this one; 0 once any has succeeded."""
+        with self._lock:
+            alike = (verdict.status, verdict.code, verdict.field)
+            self._count = self._count + 1 if alike == self._last else 1
+            self._last = alike
+            return 0 if self._succeeded else self._count
+
+
+_OUTCOMES: dict[str, Literal["reply", "repair", "reject"]] = {"ok": "reply", "repair": "repair", "reject": "reject"}
+
+
+class TeacherClient:
+    """Asks one teacher for all threads of this process. After a verdict that stops the teacher no thread sends anything more."""
+
+    def __init__(
+        self,
+        teacher: TeacherConfig,
+        *,
+        api_key: str | None,
+        share: int = 1,
+        stop: threading.Event,
+        max_park_seconds: float = 30 * 3600,
+        unreachable_seconds: float = 600,
+        max_attempts: int = 5,
+        proxies: Mapping[str, str] | None = None,
+        ca_bundle: str | None = None,
+        on_park: Callable[[float | None], None] = lambda until: None,
+    ) -> None:
+        """share: processes that use the key at once; this one takes its part of the limits.
+        on_park: told the Unix time until which everything waits when a long wait begins or moves, None when it is over.
+        ConfigError for a key, URL or CA bundle that cannot work.
+        """
+        self._teacher = teacher
+        self._max_attempts = max_attempts
+        self._key = endpoints.checked_key(teacher, api_key)
+        endpoints.check(teacher, self._key, ca_bundle)
+        self._label = endpoints.label(teacher)
+        self._transport = Transport(
+            teacher.base_url,
+            protocols.headers(teacher, self._key),
+            threads=max(1, teacher.limits.max_concurrency // share) + 1,
+            deadline_seconds=teacher.call_deadline_seconds,
+            proxies=proxies,
+            ca_bundle=ca_bundle,
+        )
+        self._pacing = Pacing(
+            self._label,
+            teacher.limits,
+            share=share,
+            patience=Patience(unreachable_seconds=unreachable_seconds, max_park_seconds=max_park_seconds),
+            stop=stop,
+            on_park=on_park,
+        )
+        self._estimate = TokenEstimate()
+        self._records = itertools.count()
+        self._start = _RejectedAtStart()
+
+    def ask(self, request: Request, reserve: Reserve, settle: Settle = _unsettled) -> Answer:
+        """The teacher's answer to `request`, after as many waits and retries as it takes.
+
+        Every `reserve` is followed by one `settle` unless the process dies in between; the answer carries their sums.
+        Raises RefusedError, ConfigError or UnreachableError when the teacher is over for this run, StoppedError when the run
+        stops; what `reserve` raises passes through, and nothing is sent.
+        """
+        path, body = protocols.encode(self._teacher, request)
+        call = _Call(
+            record=next(self._records),
+            method="POST",
+            path=path,
+            body=body,
+            characters=sum(len(message.text) for message in request.messages),
+            reply_limit=request.reply_limit,
+        )
+        ledger = _Ledger(reserve, settle)
+        verdict = self._until_over(call, ledger)
+        return Answer(
+            outcome=_OUTCOMES[verdict.kind],
+            reason=verdict.reason,
+            reply=verdict.reply,
+            attempts=ledger.attempts,
+            cost_usd=ledger.cost_usd,
+            possibly_usd=ledger.possibly_usd,
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+
+    def probe(self, request: Request) -> Answer:
+        """One small call with the parameters of real ones, to fail now and not in the thousandth; ConfigError if refused."""
+        answer = self.ask(replace(request, reply_limit=min(request.reply_limit, PROBE_REPLY_LIMIT)), _unreserved)
+        if answer.reason == "attempts_exhausted":
+            raise UnreachableError(f"{self._label}: no usable answer in {answer.attempts} attempts; check the server's own log")
+        if answer.outcome == "reject":
+            raise ConfigError(f"{self._label}: rejects the first call ({answer.reason}); check the teacher's parameters")
+        return answer
+
+    def models(self) -> list[str]:
+        """The model ids that the teacher lists; empty where it lists none."""
+        call = _Call(record=next(self._records), method="GET", path="/models")
+        return list(self._until_over(call, _Ledger(_unreserved, _unsettled)).models)
+
+    def state(self) -> dict[str, float | int | None]:
+        """`concurrency`, `in_flight`, `paused_until` (Unix time or None), `calls` and `waits` so far."""
+        return self._pacing.state()
+
+    def close(self) -> None:
+        """End what is in flight and give back the connections."""
+        self._transport.close()
+
+    def _until_over(self, call: _Call, ledger: _Ledger) -> Verdict:
+        """The verdict that ends the call: ok, repair or reject. Waits and retries are gone through, a stop is raised."""
+        proxy_pages = 0
+        while True:
+            verdict, counts = self._attempt(call, ledger)
+            ledger.attempts += counts
+            if verdict.kind == "retry":
+                proxy_pages += verdict.reason == "proxy_page"
+                if verdict.stop_after is not None and proxy_pages > verdict.stop_after:
+                    self._stop(replace(verdict, reason=verdict.stop_reason))
+                if ledger.attempts >= self._max_attempts:
+                    return replace(verdict, kind="reject", reason="attempts_exhausted")
+                self._pacing.rest(max(verdict.wait_seconds or 0.0, backoff_seconds(max(0, ledger.attempts - 1))))
+            elif verdict.kind == "stop":
+                self._stop(verdict)
+            elif verdict.kind != "wait":
+                return self._unless_request_is_wrong(verdict)
+
+    def _attempt(self, call: _Call, ledger: _Ledger) -> tuple[Verdict, bool]:
+        """Send once when it is this call's turn. Returns the verdict and whether it counts as an attempt."""
+        estimate = self._estimate.tokens(call.characters)
+        # Anthropic counts replies apart, as they come: no room for them need be reserved.
+        reserved_tokens = estimate if self._teacher.protocol == "anthropic" else estimate + call.reply_limit
+        ticket = self._pacing.enter(call.record, reserved_tokens)
+        used_tokens = 0
+        try:
+            verdict = self._send(call, ledger)
+            used_tokens = self._used_tokens(call, verdict, ticket)
+        finally:
+            self._pacing.leave(ticket, used_tokens)
+        self._log(ledger, verdict)
+        return verdict, self._tell_pacing(ticket, verdict)
+
+    def _send(self, call: _Call, ledger: _Ledger) -> Verdict:
+        upper_bound = upper_bound_usd(self._teacher.prices, len(call.body or b""), call.reply_limit, _hour_utc())
+        ledger.reserve(upper_bound)
+        cost, possibly = 0.0, 0.0
+        try:
+            self._pacing.hold()
+            possibly = upper_bound  # stands if this thread is interrupted before it knows better
+            verdict = self._judged(call, self._transport.exchange(call.method, call.path, call.body))
+            cost, possibly = self._price(verdict, upper_bound)
+        finally:
+            ledger.settled(cost, possibly)
+        return verdict
+
+    def _judged(self, call: _Call, found: HttpAnswer | Failure) -> Verdict:
+        """The verdict on what came back, with the request id of its headers and nothing in it that resembles the key."""
+        if isinstance(found, Failure):
+            return verdicts.of_failure(found.kind, found.reason)
+        classify = verdicts.classify_list if call.method == "GET" else verdicts.classify
+        verdict = classify(self._teacher.protocol, found.status, found.headers, found.body, now=time.time())
+        request_id = protocols.identifier(found.headers.get("x-request-id") or found.headers.get("request-id"))
+        reply = replace(verdict.reply, request_id=request_id) if verdict.reply and request_id else verdict.reply
+        code, field = self._scrubbed(verdict.code), self._scrubbed(verdict.field)
+        return replace(verdict, request_id=request_id, reply=reply, code=code, field=field)
+
+    def _price(self, verdict: Verdict, upper_bound: float) -> tuple[float, float]:
+        """What a send cost, and what it possibly cost."""
+        usage = verdict.reply.usage if verdict.reply is not None else None
+        if usage is not None:
+            return cost_usd(self._teacher.prices, usage, _hour_utc()), 0.0
+        return 0.0, upper_bound if verdict.spent or verdict.reply is not None else 0.0
+
+    def _used_tokens(self, call: _Call, verdict: Verdict, ticket: Ticket) -> int:
+        """What a send took of the tokens per minute; its usage also teaches the estimate."""
+        usage = verdict.reply.usage if verdict.reply is not None else None
+        if usage is None:
+            return ticket.tokens if verdict.spent or verdict.reply is not None else 0
+        self._estimate.learn(call.characters, usage.prompt_tokens)
+        if usage.prompt_tokens * MAX_CHARACTERS_PER_TOKEN < call.characters:
+            event("teacher_prompt_looks_cut", level=logging.WARNING, teacher=self._label, prompt_tokens=usage.prompt_tokens)
+        if self._teacher.protocol == "anthropic":
+            return usage.prompt_tokens - usage.cached_tokens
+        return usage.prompt_tokens + usage.completion_tokens
+
+    def _tell_pacing(self, ticket: Ticket, verdict: Verdict) -> bool:
+        """Let the verdict slow or speed the other threads; returns whether it counts as an attempt of this call."""
+        if verdict.kind == "wait":
+            self._pacing.ordered(ticket, verdict.wait_seconds)
+            return False
+        if verdict.kind == "retry":
+            return self._pacing.failed(ticket, sent=verdict.reason != "not_connected")
+        if verdict.kind != "stop":
+            self._pacing.good()
+        return True
+
+    def _unless_request_is_wrong(self, verdict: Verdict) -> Verdict:
+        """The verdict itself, unless it is one too many of the same rejection before anything succeeded."""
+        if verdict.kind != "reject":
+            self._start.succeeded()
+        elif verdict.stop_after is not None and self._start.count(verdict) >= verdict.stop_after:
+            self._stop(replace(verdict, reason=verdict.stop_reason))
+        return verdict
+
+    def _stop(self, verdict: Verdict) -> NoReturn:
+        error = stop_error(self._label, verdict)
+        self._pacing.end(error)
+        raise error
+
+    def _scrubbed(self, code: str) -> str:
+        """The code, unless it holds a piece of the key."""
+        pieces = (self._key[start : start + KEY_PIECE] for start in range(len(self._key) - KEY_PIECE + 1)) if self._key else ()
+        return "" if any(piece.lower() in code.lower() for piece in pieces) else code
+
+    def _log(self, ledger: _Ledger, verdict: Verdict) -> None:
+        levels = {"ok": logging.DEBUG, "stop": logging.ERROR}
+        usage = verdict.reply.usage if verdict.reply is not None else None
+        event(
+            "teacher_call",
+            level=levels.get(verdict.kind, logging.INFO),
+            teacher=self._label,
+            attempt=ledger.attempts + 1,
+            verdict=verdict.kind,
+            reason=verdict.reason,
+            status=verdict.status,
+            code=verdict.code,
+            request_id=verdict.request_id,
+            prompt_tokens=usage.prompt_tokens if usage is not None else None,
+            completion_tokens=usage.completion_tokens if usage is not None else None,
+            wait_seconds=verdict.wait_seconds,
+        )
+
+
+def _hour_utc() -> int:
+    return datetime.now(UTC).hour

@@ -1,0 +1,79 @@
+"""How many calls, how often: plain values that are told the time and never wait. `pacing` locks and waits."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+BUCKET_SECONDS = 5.0
+"""A bucket holds this much of its rate: vendors enforce in slices of a minute."""
+FIRST_CONCURRENCY = 4
+CUT = 0.7
+MIN_BACKOFF, MAX_BACKOFF = 0.25, 60.0
+FIRST_CHARACTERS_PER_TOKEN = 3.5
+
+
+def backoff_seconds(step: int, uniform: Callable[[float, float], float] = random.uniform) -> float:
+    """A random wait whose bound doubles with each step (0, 1, ..), for failures without a hint."""
+    return uniform(MIN_BACKOFF, min(MAX_BACKOFF, 2.0 ** min(step, 10)))
+
+
+class Bucket:
+    """Allows `per_minute` units, refilled continuously. An amount larger than the bucket goes when it is full, on credit."""
+
+    def __init__(self, per_minute: float, now: float) -> None:
+        self._rate = per_minute / 60
+        self._capacity = max(1.0, self._rate * BUCKET_SECONDS)
+        self._level = self._capacity
+        self._filled_at = now
+
+    def delay(self, amount: float, now: float) -> float:
+        """Seconds until `amount` may be taken; 0: now."""
+        self._level = min(self._capacity, self._level + max(0.0, now - self._filled_at) * self._rate)
+        self._filled_at = now
+        missing = min(amount, self._capacity) - self._level
+        return missing / self._rate if missing > 1e-9 else 0.0
+
+    def take(self, amount: float) -> None:
+        self._level -= amount
+
+    def give_back(self, amount: float) -> None:
+        """Undo part of an earlier `take`; a negative amount takes what was used beyond it."""
+        self._level = min(self._capacity, self._level + amount)
+
+
+class Concurrency:
+    """Calls in flight: starts low, one more after each full round of good calls, cut to seven tenths at congestion."""
+
+    def __init__(self, cap: int) -> None:
+        self._cap = float(cap)
+        self._limit = min(float(FIRST_CONCURRENCY), self._cap)
+        self._good_in_round = 0
+
+    @property
+    def limit(self) -> int:
+        return int(self._limit)
+
+    def good(self) -> None:
+        self._good_in_round += 1
+        if self._good_in_round >= self.limit:
+            self._good_in_round = 0
+            self._limit = min(self._cap, self._limit + 1)
+
+    def cut(self) -> None:
+        self._limit = max(1.0, self._limit * CUT)
+        self._good_in_round = 0
+
+
+class TokenEstimate:
+    """Tokens of a prompt before it is sent: a fixed ratio at first, then what this teacher's usage has shown."""
+
+    def __init__(self) -> None:
+        self._tokens_per_character = 1 / FIRST_CHARACTERS_PER_TOKEN
+
+    def tokens(self, characters: int) -> int:
+        return int(characters * self._tokens_per_character) + 1
+
+    def learn(self, characters: int, tokens: int) -> None:
+        if characters > 0 and tokens > 0:
+            self._tokens_per_character += 0.1 * (tokens / characters - self._tokens_per_character)
