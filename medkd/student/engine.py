@@ -1,0 +1,257 @@
+"""The training loop: one student, any number of ranks, DeepSpeed ZeRO underneath.
+
+The loop does not know which family it trains. Each step's gradient is the mean over all answer tokens of the step, however
+they are spread over ranks and micro-batches, and the order of rows is pure in the seed, so a run that was interrupted and
+resumed goes the same way as one that was not.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore
+
+from medkd.config import StudentConfig
+from medkd.errors import StoppedError
+from medkd.student.batches import Batch
+from medkd.student.families import IGNORED
+from medkd.student.metrics import Metrics
+from medkd.student.models import AnswerLoss, parameter_groups
+from medkd.student.order import Schedule, epoch_steps, learning_rate, micro_batches
+from medkd.student.ranks import Ranks
+
+Row = dict[str, Any]
+
+# Ranks wait for one another this long: loading and saving a large model must fit, and a lost peer must not hang a node for long.
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+LOG_EVERY_STEPS = 10
+
+
+@dataclass
+class Position:
+    """How far training is. documents_seen: rows trained on, repeated ones counted."""
+
+    step: int = 0
+    documents_seen: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What is trained on what. Rows are token rows (`input_ids`, `labels`, `length`)."""
+
+    student_name: str
+    student: StudentConfig
+    train: Sequence[Row]
+    validation: Sequence[Row]
+    plan_hash: str
+    data_set_hash: str
+    seed: int
+    folder: str
+    """Where metrics.jsonl and progress.json go in the store."""
+
+
+def device_of(ranks: Ranks) -> torch.device:
+    """This rank's GPU, or the CPU where there is none."""
+    return torch.device("cuda", ranks.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def precision_of(student: StudentConfig, device: torch.device) -> torch.dtype:
+    """bf16 where it is asked for, or where it is left open and the device is a GPU that has it; else fp32. Never fp16: T5
+    overflows."""
+    automatic = student.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if automatic or student.precision == "bf16" else torch.float32
+
+
+def deepspeed_config(student: StudentConfig, *, world_size: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
+    """DeepSpeed's configuration, whole and without `auto`; pure. device: `cpu` or `cuda`."""
+    on_gpu = device == "cuda"
+    zero: dict[str, Any] = {
+        "stage": student.zero_stage,
+        "overlap_comm": on_gpu,
+        "contiguous_gradients": on_gpu,
+        "stage3_gather_16bit_weights_on_model_save": True,
+    }
+    if student.offload_optimizer and on_gpu:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    return {
+        "train_micro_batch_size_per_gpu": student.batch_size,
+        "gradient_accumulation_steps": student.gradient_accumulation,
+        "train_batch_size": student.batch_size * student.gradient_accumulation * world_size,
+        "gradient_clipping": student.max_gradient_norm,
+        "zero_optimization": zero,
+        "bf16": {"enabled": dtype is torch.bfloat16},
+        # Each machine has a folder of its own, the store is where they meet.
+        "checkpoint": {"use_node_local_storage": True},
+        "steps_per_print": 2**31,
+    }
+
+
+def join(ranks: Ranks, device: torch.device) -> None:
+    """Meet the other ranks."""
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        if ranks.world_size == 1:
+            dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
+        else:
+            dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+
+
+def make_engine(model: Any, student: StudentConfig, ranks: Ranks, device: torch.device, dtype: torch.dtype) -> Any:
+    """DeepSpeed around the model, its loss and its optimizer."""
+    wrapped = AnswerLoss(model)
+    groups = parameter_groups(wrapped, student.weight_decay)
+    engine, *_ = deepspeed.initialize(
+        model=wrapped,
+        optimizer=_optimizer(groups, student, device),
+        config=deepspeed_config(student, world_size=ranks.world_size, device=device.type, dtype=dtype),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def _optimizer(groups: list[dict[str, Any]], student: StudentConfig, device: torch.device) -> torch.optim.Optimizer:
+    if student.offload_optimizer and device.type == "cuda":
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        offloaded: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, lr=student.learning_rate)
+        return offloaded
+    return torch.optim.AdamW(groups, lr=student.learning_rate, fused=True)
+
+
+@dataclass(kw_only=True)
+class Training:
+    """One training of one student, from a position to the end."""
+
+    engine: Any
+    job: TrainingJob
+    ranks: Ranks
+    schedule: Schedule
+    collate: Callable[[Sequence[Row]], Batch]
+    metrics: Metrics | None
+    """On rank 0 alone."""
+    save: Callable[[Position], None]
+    """Called on all ranks every `checkpoint_every_steps`, and before leaving when stopped."""
+    stop: threading.Event
+    """Set to leave."""
+    validation_loss: float | None = None
+    """Mean over the validation split's answer tokens, in nats; None before the first epoch's end."""
+
+    def __post_init__(self) -> None:
+        self._device = torch.device(self.engine.device)
+        self._student = self.job.student
+        self._answer_tokens = [sum(label != IGNORED for label in row["labels"]) for row in self.job.train]
+        self._lengths = [row["length"] for row in self.job.train]
+        self._since = _Since()
+
+    def run(self, position: Position) -> Position:
+        """Train up to the schedule's last step. StoppedError when told to stop: the position is saved."""
+        per_epoch = self.schedule.steps_per_epoch
+        while position.step < self.schedule.total_steps:
+            epoch, done = divmod(position.step, per_epoch)
+            steps = epoch_steps(self._lengths, self.schedule, seed=self.job.seed, epoch=epoch)
+            for rows in steps[done : self.schedule.total_steps - epoch * per_epoch]:
+                self._step(position, rows)
+            if position.step == (epoch + 1) * per_epoch or position.step == self.schedule.total_steps:
+                self._validate(position, epoch + 1)
+        return position
+
+    def _step(self, position: Position, rows: Sequence[int]) -> None:
+        position.step += 1
+        position.documents_seen += len(rows)
+        rate = learning_rate(position.step, self._student, self.schedule.total_steps)
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = rate
+        loss_sum = self._forward_backward(rows)
+        loss_sum, stopping = self._agree(loss_sum)
+        answer_tokens = sum(self._answer_tokens[row] for row in rows)
+        self._since.add(loss_sum, answer_tokens, sum(self._lengths[row] for row in rows))
+        if position.step % LOG_EVERY_STEPS == 0 or position.step == self.schedule.total_steps:
+            self._log(position, rate)
+        if stopping:
+            self.save(position)
+            raise StoppedError(f"training stopped at step {position.step}, which is saved; run it again to go on")
+        if position.step % self._student.checkpoint_every_steps == 0 and position.step < self.schedule.total_steps:
+            self.save(position)
+
+    def _forward_backward(self, rows: Sequence[int]) -> float:
+        """One optimizer step; returns this rank's summed loss."""
+        ranks, accumulation = self.ranks, self._student.gradient_accumulation
+        answer_tokens = sum(self._answer_tokens[row] for row in rows)
+        # DeepSpeed takes the mean over ranks and micro-batches; this makes it the mean over all answer tokens of the step.
+        scale = ranks.world_size * accumulation / answer_tokens
+        total = torch.zeros((), device=self._device)
+        for part in micro_batches(rows, rank=ranks.rank, world_size=ranks.world_size, accumulation=accumulation):
+            batch = self.collate([self.job.train[row] for row in part]).to(self._device)
+            loss = self.engine(batch.inputs, batch.labels)
+            self.engine.backward(loss * scale)
+            self.engine.step()
+            total += loss.detach()
+        return total.item()
+
+    def _agree(self, loss_sum: float) -> tuple[float, bool]:
+        """The loss of all ranks, and whether one of them was told to stop: all leave at the same step."""
+        said = torch.tensor([loss_sum, float(self.stop.is_set())], dtype=torch.float64, device=self._device)
+        dist.all_reduce(said)
+        return said[0].item(), said[1].item() > 0
+
+    def _log(self, position: Position, rate: float) -> None:
+        numbers = self._since.take()
+        if self.metrics:
+            epoch = (position.step - 1) // self.schedule.steps_per_epoch + 1
+            self.metrics.add(step=position.step, epoch=epoch, learning_rate=rate, **numbers)
+
+    def _validate(self, position: Position, epoch: int) -> None:
+        """Mean loss of an answer token over the validation split."""
+        rows = self.job.validation
+        if not rows:
+            return
+        order = sorted(range(len(rows)), key=lambda row: rows[row]["length"])
+        size = self._student.batch_size
+        # All ranks run the same number of forwards, as ZeRO-3 gathers parameters together; rows that fill up count nothing.
+        share = -(-len(order) // self.ranks.world_size)
+        mine = order[self.ranks.rank :: self.ranks.world_size]
+        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
+        self.engine.eval()
+        with torch.no_grad():
+            for start in range(0, share, size):
+                part = [rows[row] for row in mine[start : start + size]]
+                batch = self.collate(part or [rows[order[0]]]).to(self._device)
+                loss = self.engine(batch.inputs, batch.labels)
+                if part:
+                    sums += torch.stack([loss.double(), (batch.labels != IGNORED).sum().double()])
+        self.engine.train()
+        dist.all_reduce(sums)
+        self.validation_loss = round((sums[0] / sums[1]).item(), 6)
+        if self.metrics:
+            self.metrics.add(step=position.step, epoch=epoch, validation_loss=self.validation_loss)
+
+
+class _Since:
+    """Sums since the last line of metrics."""
+
+    def __init__(self) -> None:
+        self._clock = time.monotonic()
+        self._sums = [0.0, 0, 0]
+
+    def add(self, loss: float, answer_tokens: int, useful_tokens: int) -> None:
+        for index, value in enumerate((loss, answer_tokens, useful_tokens)):
+            self._sums[index] += value
+
+    def take(self) -> dict[str, float]:
+        loss, answer_tokens, useful_tokens = self._sums
+        seconds = time.monotonic() - self._clock
+        self._clock, self._sums = time.monotonic(), [0.0, 0, 0]
+        return {
+            "loss": round(loss / answer_tokens, 6),
+            "tokens_per_second": round(useful_tokens / seconds, 1),
+            "seconds": round(seconds, 3),
+        }

@@ -1,0 +1,147 @@
+"""One training from joining the other ranks to the uploaded model: what a rank does, in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from medkd.config import config_hash
+from medkd.errors import StoppedError
+from medkd.store import layout, manifests
+from medkd.store.files import Store
+from medkd.store.manifests import FileEntry
+from medkd.student.batches import collate
+from medkd.student.checkpoints import Checkpoints
+from medkd.student.engine import Position, Training, TrainingJob, device_of, join, make_engine, precision_of
+from medkd.student.export import Lineage, gather_weights, write_model
+from medkd.student.metrics import Metrics
+from medkd.student.models import make_model
+from medkd.student.order import schedule_of
+from medkd.student.ranks import Ranks
+from medkd.student.tokenizer import StudentTokenizer
+from medkd.student.tokens import tokens_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """How a training ended. files: the model's, on rank 0; empty elsewhere."""
+
+    position: Position
+    validation_loss: float | None
+    files: tuple[FileEntry, ...]
+
+
+@contextmanager
+def joined(ranks: Ranks) -> Iterator[torch.device]:
+    """Be one of the ranks; gives this rank's device."""
+    device = device_of(ranks)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    join(ranks, device)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    dist.barrier()
+
+
+def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.device, stop: threading.Event) -> Trained:
+    """Train, from the newest checkpoint where there is one, and upload the model. Called on all ranks together."""
+    student, dtype = job.student, precision_of(job.student, device)
+    with _first_of_machine(ranks):
+        tokenizer = _fetch_tokenizer(store, job.student_name, ranks.folder)
+        model = make_model(store, student, tokenizer, scratch=ranks.folder, seed=job.seed, dtype=dtype)
+    engine = make_engine(model, student, ranks, device, dtype)
+    checkpoints = Checkpoints(store, job.student_name, ranks, keep=student.keep_checkpoints, identity=_identity(job, ranks))
+    position = checkpoints.resume(engine)
+    schedule = schedule_of(student, rows=len(job.train), world_size=ranks.world_size)
+    writes = ranks.rank == 0
+    metrics = Metrics(store, job.folder, resumed_step=position.step, total_steps=schedule.total_steps) if writes else None
+    start = getattr(model.config, "decoder_start_token_id", None)
+    training = Training(
+        engine=engine,
+        job=job,
+        ranks=ranks,
+        schedule=schedule,
+        collate=partial(collate, family=tokenizer.family, pad=tokenizer.pad, start=start),
+        metrics=metrics,
+        save=partial(checkpoints.save, engine),
+        stop=stop,
+    )
+    try:
+        training.run(position)
+    except StoppedError:
+        if metrics:
+            metrics.write("stopped")
+        raise
+    files = _upload_model(store, model, gather_weights(engine), tokenizer, training, position)
+    if metrics:
+        metrics.write("finished")
+    return Trained(position=position, validation_loss=training.validation_loss, files=files)
+
+
+@contextmanager
+def _first_of_machine(ranks: Ranks) -> Iterator[None]:
+    """The machine's first rank goes ahead, and fetches what the others then find."""
+    if ranks.local_rank != 0:
+        dist.barrier()
+    yield
+    if ranks.local_rank == 0:
+        dist.barrier()
+
+
+def _fetch_tokenizer(store: Store, student_name: str, scratch: Path) -> StudentTokenizer:
+    local = scratch / "tokenizer"
+    if not local.exists():
+        store.download(f"{tokens_folder(student_name)}/tokenizer", local)
+    return StudentTokenizer.load(local)
+
+
+def _identity(job: TrainingJob, ranks: Ranks) -> dict[str, Any]:
+    return {
+        "world_size": ranks.world_size,
+        "config_hash": config_hash(job.student),
+        "data_set_hash": job.data_set_hash,
+        "seed": job.seed,
+    }
+
+
+def _upload_model(
+    store: Store, model: Any, weights: dict[str, Any] | None, tokenizer: StudentTokenizer, training: Training, position: Position
+) -> tuple[FileEntry, ...]:
+    """Write and upload the model on rank 0; returns its files."""
+    job, ranks = training.job, training.ranks
+    if ranks.rank != 0 or weights is None:
+        return ()
+    lineage = Lineage(
+        student_name=job.student_name,
+        data_set_hash=job.data_set_hash,
+        plan_hash=job.plan_hash,
+        config_hash=config_hash(job.student),
+        rows=len(job.train),
+        steps=position.step,
+        ranks=ranks.world_size,
+        seed=job.seed,
+        validation_loss=training.validation_loss,
+    )
+    local = ranks.folder / "model"
+    write_model(model, weights, tokenizer, job.student, lineage, local)
+    uploaded = store.upload(local, model_folder(job.student_name))
+    return tuple(manifests.entry(file.path, (local / Path(file.path).name).read_bytes()) for file in uploaded)
+
+
+def model_folder(student_name: str) -> str:
+    """The finished student's folder in the store."""
+    return f"{layout.student_folder(student_name)}/model"

@@ -1,0 +1,214 @@
+"""A student's tokenizer: conversations and records as ids and back, without loss. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from medkd.config import StudentConfig
+from medkd.errors import ConfigError
+from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
+from medkd.student.escapes import Escapes, find_escapes, is_plain, says
+from medkd.student.families import FAMILIES, Example, Family, FamilyName
+from medkd.student.linear import BrokenLinearError, LinearForm
+
+FORM_FILE = "medkd.json"
+PAD, END = "<pad>", "<end>"
+
+
+class DoesNotFitError(Exception):
+    """A sample that a student cannot take whole. `reason` is what the counts are named by."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentForm:
+    """How a student is spoken to: `medkd.json` beside its tokenizer and its model, all that `extract` needs to know."""
+
+    family: FamilyName
+    schema: str
+    """Name of the record schema."""
+    schema_version: int
+    escapes: Escapes
+    max_length: int
+    max_answer_length: int
+    format: int = 1
+
+    def write(self, folder: Path) -> None:
+        """Store the form in a model's or tokenizer's folder."""
+        (folder / FORM_FILE).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> StudentForm:
+        """The form stored in the folder; ConfigError where there is none."""
+        try:
+            raw = json.loads((folder / FORM_FILE).read_text(encoding="utf-8"))
+            return cls(**{**raw, "escapes": Escapes(**raw["escapes"])})
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(f"{folder}: no readable {FORM_FILE}, so this is no student of medkd") from error
+
+
+class StudentTokenizer:
+    """A Hugging Face tokenizer that loses nothing: what its vocabulary cannot say is escaped."""
+
+    def __init__(self, tokenizer: Any, form: StudentForm, schema: RecordSchema | None = None) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigError("model_name: its tokenizer has no end-of-text token, expected one that ends the answer")
+        self.tokenizer = tokenizer
+        self.form = form
+        self.linear = LinearForm(schema or _known_schema(form.schema))
+        self.end: int = tokenizer.eos_token_id
+        # Padding is told by lengths, never by its id, so a model without a pad token may pad with its end.
+        self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self._prefix = [id_ for id_ in tokenizer("")["input_ids"] if id_ != self.end]
+        self._sayable: dict[str, bool] = {}
+        self._separator = self.encode(self.family.separator) if self.family.separator else []
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.form.family]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids that `decode` turns into exactly this text; DoesNotFitError where the tokenizer cannot be made to say it."""
+        escapes = self.form.escapes
+        # Characters that survive alone may not survive together (an accent that joins its letter), hence three tries.
+        for kept in (self._says, lambda character: character.isascii() and self._says(character), is_plain):
+            escaped = escapes.write(text, kept)
+            ids = _encode(self.tokenizer, escaped)
+            if _decode(self.tokenizer, ids) == escaped:
+                return ids
+        raise DoesNotFitError("not_sayable")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the ids, special tokens left out; a broken escape stays as it is written."""
+        escaped = _decode(self.tokenizer, ids)
+        try:
+            return self.form.escapes.read(escaped)
+        except ValueError:
+            return escaped
+
+    def example(self, conversation: str, record: Record) -> Example:
+        """One training example; DoesNotFitError where it is longer than the student takes."""
+        answer = self.encode(self.linear.write(record))
+        room = self.family.room(self.form.max_length, self.form.max_answer_length, len(answer) + 1)
+        if room < 0:
+            raise DoesNotFitError("answer_too_long")
+        prompt = self._prompt(conversation)
+        if len(prompt) > room:
+            raise DoesNotFitError("conversation_too_long")
+        return self.family.example(prompt, answer, self.end)
+
+    def prompt(self, conversation: str) -> list[int]:
+        """What the model reads before it writes; DoesNotFitError where it is longer than the student takes."""
+        prompt = self._prompt(conversation)
+        if len(prompt) > self.family.room(self.form.max_length, self.form.max_answer_length, 1):
+            raise DoesNotFitError("conversation_too_long")
+        return self.family.prompt(prompt, self.end)
+
+    def record(self, text: str) -> Record | None:
+        """The record that a student's answer says, None where it says none."""
+        try:
+            return self.linear.read(text)
+        except BrokenLinearError:
+            return None
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer and the form into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(folder)
+        self.form.write(folder)
+
+    @classmethod
+    def load(cls, folder: Path, schema: RecordSchema | None = None) -> StudentTokenizer:
+        """The tokenizer that `save` wrote; `schema` where it is none of medkd's own."""
+        from transformers import AutoTokenizer
+
+        form = StudentForm.read(folder)
+        return cls(AutoTokenizer.from_pretrained(folder), form, schema)
+
+    def _prompt(self, conversation: str) -> list[int]:
+        return [*self._prefix, *self.encode(conversation), *self._separator]
+
+    def _says(self, character: str) -> bool:
+        if character not in self._sayable:
+            self._sayable[character] = says(character, lambda text: _round_trip(self.tokenizer, text))
+        return self._sayable[character]
+
+
+def make_tokenizer(
+    tokenizer: Any, *, family: Family, student: StudentConfig, schema: RecordSchema, texts: Iterable[str]
+) -> StudentTokenizer:
+    """The lossless tokenizer around `tokenizer`, its escapes found for these texts and the tags of the schema."""
+    tags = LinearForm(schema).tags
+    try:
+        escapes = find_escapes([*texts, *tags, family.separator], lambda text: _round_trip(tokenizer, text))
+    except ValueError as error:
+        raise ConfigError(f"model_name: {error}; such a tokenizer cannot be trained on") from error
+    form = StudentForm(
+        family=family.name,
+        schema=schema.name,
+        schema_version=schema.version,
+        escapes=escapes,
+        max_length=student.max_length,
+        max_answer_length=student.max_answer_length,
+    )
+    return StudentTokenizer(tokenizer, form, schema)
+
+
+def train_tokenizer(texts: Iterable[str], *, tags: Sequence[str], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer learned from the texts, with one more token for each tag. It can say any text.
+
+    Bytes keep it lossless, and frequent words become one token each, which is what a tiny model copies best.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=max(vocabulary - len(tags), 258),
+        min_frequency=2,
+        special_tokens=[PAD, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    bpe.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False)
+
+
+def tokenizer_texts(rows: Iterable[tuple[str, Record]], schema: RecordSchema) -> list[str]:
+    """What a tiny student's tokenizer is trained on: the conversations, and each value as it stands after its tag."""
+    texts = []
+    for conversation, record in rows:
+        texts.append(conversation)
+        texts.extend(f" {value}" for _, value in schema.values(record))
+    return texts
+
+
+def _known_schema(name: str) -> RecordSchema:
+    if name not in RECORD_SCHEMAS:
+        raise ConfigError(f"record schema: got {name!r}, known: {', '.join(sorted(RECORD_SCHEMAS))}")
+    return RECORD_SCHEMAS[name]
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """Ids of the text alone; the name of a special token inside it counts as text."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return ids
+
+
+def _round_trip(tokenizer: Any, text: str) -> str:
+    return _decode(tokenizer, _encode(tokenizer, text))
