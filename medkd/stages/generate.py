@@ -408,8 +408,8 @@ class _Shard:
         return {
             "format": 1,
             "shard": self.options.shard,
-            "state": "parked" if self._parked or client["parked_until"] else self.state,
-            "parked_until": client["parked_until"],
+            "state": "parked" if self._parked or client["paused_until"] else self.state,
+            "parked_until": client["paused_until"],
             "parked_for": self.control.state if self._parked else None,
             "total": len(self.indices),
             "accepted": accepted,
