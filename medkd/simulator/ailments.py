@@ -237,6 +237,6 @@ _COMMON = _acute("fatigue, headache, fever, nausea, poor sleep, dizziness", "ace
 
 
 def ailment_of(topic: str) -> Ailment:
-    """The ailment seen under `topic`, any word or phrase; its diagnosis is spoken in the topic's words unless the table says other."""
+    """The ailment seen under `topic`, any word or phrase, with a diagnosis: the topic's own words unless the table says other."""
     listed = AILMENTS.get(topic, _COMMON)
     return replace(listed, diagnosis=listed.diagnosis or topic)

@@ -151,8 +151,8 @@ class _Teller:
         self._note(part, values or ["none"])
         if not values:
             return self.say(talk.questions), self.styled(self.say(talk.denials))
-        terse = self.case.style == "terse" and self.rng.random() < 0.7
-        answers = talk.answers[:1] if terse else talk.answers
+        brief = self.case.style in ("brief", "terse") and self.rng.random() < 0.7
+        answers = talk.answers[:1] if brief else talk.answers
         return self.say(talk.questions), self.styled(self._with_facts(answers, part, values))
 
     def aside(self, part: str) -> str:
@@ -261,6 +261,6 @@ def _with_article(noun: str) -> str:
 
 
 def _uncapitalised(sentence: str) -> str:
-    """The sentence as it goes on after an opener; `I` and names of drugs or places that begin it stay as they are."""
+    """The sentence as it goes on after an opener; `I` stays as it is."""
     first = sentence.split(maxsplit=1)[0]
-    return sentence if first.startswith("I") or first.isupper() else sentence[:1].lower() + sentence[1:]
+    return sentence if first == "I" or first.startswith("I'") or first.isupper() else sentence[:1].lower() + sentence[1:]

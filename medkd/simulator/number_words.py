@@ -1,32 +1,16 @@
 """Numbers from 0 to 120 as people say them, both ways."""
 
+# ruff: noqa: SIM905 - long lists of words are easier to read and to keep in one string
+
 from __future__ import annotations
 
 import re
 
-_UNITS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]
-_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_UNITS = (
+    "zero one two three four five six seven eight nine ten "
+    "eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def spell(number: int) -> str:
@@ -41,9 +25,10 @@ def spell(number: int) -> str:
 
 _VALUES = {spell(number): number for number in range(100)} | {"a hundred": 100, "one hundred": 100}
 
+_UNIT_AFTER_TENS = r"[- ](?:" + "|".join(_UNITS[1:10]) + r")\b"
 NUMBER_PATTERN = (
-    r"(?:\d{1,3}|(?:a|one) hundred|(?:" + "|".join(_TENS) + r")(?:[- ](?:" + "|".join(_UNITS[1:10]) + r"))?"
-    r"|" + "|".join(sorted(_UNITS, key=len, reverse=True)) + r")"
+    rf"(?:\d{{1,3}}|(?:a|one) hundred|(?:{'|'.join(_TENS)})(?:{_UNIT_AFTER_TENS}|(?!{_UNIT_AFTER_TENS}))"
+    rf"|{'|'.join(sorted(_UNITS, key=len, reverse=True))})"
 )
 """Regular expression for one number of this module, in digits or words; no groups, to be matched without case."""
 

@@ -1,6 +1,6 @@
 """Everything the clinic's doctor and patients can say, as templates with named gaps.
 
-The first of several answers is the one that terse patients prefer.
+The first of several answers is the one that brief patients prefer.
 """
 
 from __future__ import annotations
@@ -187,6 +187,8 @@ MOODS: dict[str, tuple[str, ...]] = {
 ANY_MOOD = ("To be honest, I feel {mood} today.",)
 
 OPENERS: dict[str, tuple[str, ...]] = {
+    "worried about details": ("I wrote it down, ", "To be exact, "),
+    "precise": ("To be precise, ",),
     "hesitant": ("Um, ", "Well, uh, ", "Let me think, "),
     "formal": ("Certainly, doctor. ", "Good question, doctor. "),
     "chatty": ("You know, ", "Oh, well, "),
