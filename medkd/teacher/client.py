@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Literal, NoReturn
 
 from medkd.config import TeacherConfig
-from medkd.errors import ConfigError, UnreachableError
+from medkd.errors import ConfigError, StoppedError, UnreachableError
 from medkd.teacher import endpoints, protocols, verdicts
 from medkd.teacher.pacing import Pacing, Patience, Ticket
 from medkd.teacher.prices import cost_usd, upper_bound_usd
@@ -215,7 +215,8 @@ class TeacherClient:
         return self._pacing.state()
 
     def close(self) -> None:
-        """End what is in flight and give back the connections."""
+        """End what is in flight and give back the connections; threads that still wait get a StoppedError."""
+        self._pacing.end(StoppedError(f"{self._label}: the client was closed"))
         self._transport.close()
 
     def _until_over(self, call: _Call, ledger: _Ledger) -> Verdict:
@@ -234,7 +235,9 @@ class TeacherClient:
             elif verdict.kind == "stop":
                 self._stop(verdict)
             elif verdict.kind != "wait":
-                return self._unless_request_is_wrong(verdict)
+                if call.method == "POST":
+                    self._stop_if_request_is_wrong(verdict)
+                return verdict
 
     def _attempt(self, call: _Call, ledger: _Ledger) -> tuple[Verdict, bool]:
         """Send once when it is this call's turn. Returns the verdict and whether it counts as an attempt."""
@@ -246,10 +249,12 @@ class TeacherClient:
         try:
             verdict = self._send(call, ledger)
             used_tokens = self._used_tokens(call, verdict, ticket)
+            # Before the slot is free, so that nobody slips through between a verdict and the pause or end it brings.
+            counts = self._tell_pacing(ticket, verdict)
         finally:
             self._pacing.leave(ticket, used_tokens)
         self._log(ledger, verdict)
-        return verdict, self._tell_pacing(ticket, verdict)
+        return verdict, counts
 
     def _send(self, call: _Call, ledger: _Ledger) -> Verdict:
         upper_bound = upper_bound_usd(self._teacher.prices, len(call.body or b""), call.reply_limit, _hour_utc())
@@ -301,17 +306,18 @@ class TeacherClient:
             return False
         if verdict.kind == "retry":
             return self._pacing.failed(ticket, sent=verdict.reason != "not_connected")
-        if verdict.kind != "stop":
+        if verdict.kind == "stop":
+            self._pacing.end(stop_error(self._label, verdict))
+        else:
             self._pacing.good()
         return True
 
-    def _unless_request_is_wrong(self, verdict: Verdict) -> Verdict:
-        """The verdict itself, unless it is one too many of the same rejection before anything succeeded."""
+    def _stop_if_request_is_wrong(self, verdict: Verdict) -> None:
+        """One too many of the same rejection before anything succeeded: not the records are wrong."""
         if verdict.kind != "reject":
             self._start.succeeded()
         elif verdict.stop_after is not None and self._start.count(verdict) >= verdict.stop_after:
             self._stop(replace(verdict, reason=verdict.stop_reason))
-        return verdict
 
     def _stop(self, verdict: Verdict) -> NoReturn:
         error = stop_error(self._label, verdict)

@@ -18,7 +18,7 @@ _MAX_MESSAGE = 20_000
 _FIELD = re.compile(r"[A-Za-z_][\w.\[\]-]{0,79}", re.ASCII)
 # Only a name that is complained about: other quoted words may come from a prompt.
 _REFUSED_FIELD = re.compile(r"['\"`]([A-Za-z_][\w.]{0,79})['\"`]\s+(?:is|does|was|not)\b", re.ASCII)
-_NEVER_FITS = re.compile(r"limit[:\s]+(\d{1,12})\b.*?requested[:\s]+(\d{1,12})\b", re.IGNORECASE | re.DOTALL)
+_NEVER_FITS = re.compile(r"limit[:\s]+(\d{1,12})\b.{0,200}?requested[:\s]+(\d{1,12})\b", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
