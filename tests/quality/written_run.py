@@ -1,0 +1,195 @@
+"""A run prefix as the stages leave it, made of simulated encounters and without any teacher or training."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from medkd.quality.baselines import LexiconBaseline, constant_record
+from medkd.quality.scores import score
+from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
+from medkd.samples import INSTRUCTION, sample_id
+from medkd.simulator.dialogue import speak
+from medkd.simulator.encounters import Case, draw_facts
+from medkd.stages.prepare import write_data_set
+from medkd.store import layout, manifests, tables
+from medkd.store.files import Store
+from medkd.store.manifests import Manifest
+
+PLAN_HASH = "7f3a9c21" * 8
+STUDENT = "tiny-t5"
+REASONS = ("ungrounded", "bad_value", "wrong_shape", "not_json", "too_short", "refused")
+
+
+def write_run(store: Store, *, num_samples: int, topics: list[str], moods: list[str], num_shards: int = 2) -> None:
+    """Plan, shards and data set; `write_student` adds the rest."""
+    chance = random.Random(7)
+    cells = [(topic, mood) for topic in topics for mood in moods]
+    rows = [_sample(index, *cells[index * 7 % len(cells)], chance) for index in range(num_samples)]
+    plan = {
+        "format": 1,
+        "seed": 42,
+        "total_samples": num_samples,
+        "topics": topics,
+        "moods": moods,
+        "held_out_topics": topics[:1],
+        "record_schema": PATIENT_RECORD.name,
+        "source": None,
+        "teacher": {"name": "simulator", "model": "clinic-1"},
+    }
+    store.replace(layout.PLAN, json.dumps(plan).encode())
+    store.replace(layout.LAYOUT, json.dumps({"format": 1, "num_shards": num_shards, "chunk_usd": 0.0}).encode())
+    manifests.write(store, layout.PLAN_MANIFEST, Manifest(stage="plan", plan_hash=PLAN_HASH, config_hash="", files=()))
+    for shard in range(num_shards):
+        _write_shard(store, shard, rows[shard::num_shards], chance)
+    provenance = {"short": 1, "rejected": 9, "short_cells": [{"topic": topics[1], "mood": moods[0], "planned": 4, "accepted": 2}]}
+    write_data_set(store, PLAN_HASH, PATIENT_RECORD, rows, (topics[0],), {}, provenance)
+
+
+def write_student(store: Store) -> None:
+    """Training metrics, predictions and scores of a student that makes some mistakes."""
+    folder, chance = layout.student_folder(STUDENT), random.Random(3)
+    lines: list[dict[str, Any]] = []
+    for step in range(5, 605, 5):
+        loss = 0.05 + 6 * math.exp(-step / 90) + chance.uniform(-0.02, 0.06)
+        lines.append({"step": step, "epoch": 1, "learning_rate": 1e-3, "loss": round(loss, 5), "seconds": 1.7})
+        if step % 100 == 0:
+            lines.append({"step": step, "epoch": 1, "validation_loss": round(loss + 0.06, 5)})
+    store.replace(f"{folder}/train/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
+    done = Manifest(stage="train", plan_hash=PLAN_HASH, config_hash="", files=())
+    manifests.write(store, f"{folder}/train/manifest.json", done)
+    _write_evaluation(store, folder, chance)
+
+
+def _sample(index: int, topic: str, mood: str, chance: random.Random) -> dict[str, Any]:
+    case = Case(topic=topic, mood=mood, exchanges=chance.randint(4, 9), age=chance.randint(18, 88), sex=None, style="plain")
+    spoken = speak(case, draw_facts(case, chance), chance)
+    return {
+        "sample_id": sample_id(index),
+        "topic": topic,
+        "mood": mood,
+        "instruction": INSTRUCTION,
+        "input": spoken.conversation,
+        "output": PATIENT_RECORD.canonical(spoken.record),
+        "evidence": [],
+        "source": "generated",
+        "reference": "teacher",
+        "teacher": "simulator",
+        "served_model": "clinic-1",
+        "cost_usd": 0.0004,
+    }
+
+
+def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: random.Random) -> None:
+    rejected = [
+        {"sample_id": row["sample_id"], "topic": row["topic"], "reason": REASONS[min(int(chance.expovariate(0.9)), 5)]}
+        for row in rows
+        if chance.random() < 0.08
+    ]
+    calls = [
+        {
+            "key": f"{row['sample_id']}-{step}",
+            "sample_id": row["sample_id"],
+            "step": step,
+            "repair": int(chance.random() < 0.05),
+            "attempts": 1,
+            "prompt_tokens": chance.randint(300, 700),
+            "cached_tokens": 128,
+            "completion_tokens": chance.randint(100, 300),
+            "reasoning_tokens": 0,
+            "cost_usd": 0.0002,
+            "possibly_usd": 0.0,
+        }
+        for row in rows
+        for step in ("conversation", "extraction")
+    ]
+    files = [
+        tables.write(store, layout.shard_file(shard, "samples.parquet"), rows, tables.SAMPLE_COLUMNS),
+        tables.write(store, layout.shard_file(shard, "rejected.parquet"), rejected, tables.REJECTED_COLUMNS),
+        tables.write(store, layout.shard_file(shard, "calls.parquet"), calls, tables.CALL_COLUMNS),
+    ]
+    reasons = dict(Counter(row["reason"] for row in rejected))
+    manifest = Manifest(
+        stage="generate",
+        shard=shard,
+        plan_hash=PLAN_HASH,
+        config_hash="",
+        files=tuple(files),
+        counts={
+            "samples": len(rows),
+            "accepted": len(rows),
+            "short": 0,
+            "rejected": len(rejected),
+            "rejected_by_reason": reasons,
+        },
+        money={"spent_usd": 0.0002 * len(calls), "possibly_usd": 0.0004},
+    )
+    manifests.write(store, layout.shard_file(shard, "manifest.json"), manifest)
+
+
+def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
+    data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
+    rows = {split: tables.read(store, [file for file in data_set.files if split in file.path]) for split in ("train", "test")}
+    train, test = ([(row["input"], json.loads(row["output"])) for row in rows[split]] for split in ("train", "test"))
+    lexicon, constant = LexiconBaseline(train, PATIENT_RECORD), constant_record([gold for _, gold in train], PATIENT_RECORD)
+    predicted: dict[str, list[Record | None]] = {
+        "student": [_blurred(gold, [other for _, other in test], chance) for _, gold in test],
+        "untrained": [None for _ in test],
+        "constant": [constant for _ in test],
+        "lexicon": [lexicon.predict(text) for text, _ in test],
+    }
+    gold = [record for _, record in test]
+    unseen = [place for place, row in enumerate(rows["test"]) if row["held_out_topic"]]
+    scores = {
+        "format": 1,
+        "student": STUDENT,
+        "reference": "simulator",
+        "num_samples": len(test),
+        "scores": {model: _scores(gold, records) for model, records in predicted.items()},
+        "held_out_topics": {
+            model: _scores([gold[place] for place in unseen], [records[place] for place in unseen])
+            for model, records in predicted.items()
+        },
+    }
+    store.replace(f"{folder}/evaluate/scores.json", json.dumps(scores).encode())
+    predictions = [
+        {
+            "sample_id": row["sample_id"],
+            "model": model,
+            "raw_text": "",
+            "record": PATIENT_RECORD.canonical(record) if record else None,
+            "gold": row["output"],
+            "gold_source": "simulator",
+            "valid_json": record is not None,
+            "valid_schema": record is not None,
+        }
+        for model, records in predicted.items()
+        for row, record in zip(rows["test"], records, strict=True)
+    ]
+    file = tables.write(store, f"{folder}/evaluate/predictions.parquet", predictions, tables.PREDICTION_COLUMNS)
+    manifest = Manifest(stage="evaluate", plan_hash=PLAN_HASH, config_hash="", files=(file,))
+    manifests.write(store, f"{folder}/evaluate/manifest.json", manifest)
+
+
+def _scores(gold: list[Record], predicted: list[Record | None]) -> dict[str, Any]:
+    valid = [record is not None for record in predicted]
+    return asdict(score(list(zip(gold, predicted, valid, valid, strict=True)), PATIENT_RECORD))
+
+
+def _blurred(gold: Record, others: list[Record], chance: random.Random) -> Record | None:
+    """A prediction as a small student makes it: some facts from somewhere else, some forgotten, rarely nothing valid."""
+    if chance.random() < 0.02:
+        return None
+    record, other = json.loads(json.dumps(gold)), chance.choice(others)
+    for group in ("patient_details", "medical_history", "current_diagnosis"):
+        for leaf in record[group]:
+            if chance.random() < 0.12:
+                record[group][leaf] = other[group][leaf]
+    for item in record["prescription"]:
+        if chance.random() < 0.3:
+            item["dose"] = chance.choice(("10 mg", NOT_PROVIDED))
+    return record
