@@ -140,6 +140,7 @@ class _Exchange:
     def __init__(self) -> None:
         self.deadline = 0.0
         self.connection: _Watched | None = None
+        self.socket: socket.socket | None = None
         self.sent = False
         self.cut = False
 
@@ -181,6 +182,8 @@ class _Watched(HTTPConnection):
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
+        # Kept by itself: where the answer says `Connection: close`, the connection lets go of its socket while it is read.
+        _current.exchange.socket = self.sock
         _current.exchange.sent = True
         super().endheaders(*args, **kwargs)
 
@@ -268,7 +271,10 @@ def _cut(exchange: _Exchange) -> None:
     exchange.cut = True
     connection = exchange.connection
     # A connection that went back to the pool may serve another exchange by now.
-    if connection is not None and connection.exchange is exchange and isinstance(sock := connection.sock, socket.socket):
+    if connection is None or connection.exchange is not exchange:
+        return
+    sock = exchange.socket or connection.sock
+    if isinstance(sock, socket.socket):
         with contextlib.suppress(OSError):
             # The plain shutdown: the TLS one would drop the state that the reading thread is using.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -88,6 +89,8 @@ class ScriptedTeacher:
     requests: list[Received] = field(default_factory=list)
     peak: int = 0
     """Requests under way at the same moment at most."""
+    tls: ssl.SSLContext | None = None
+    """Speak TLS with this server context."""
 
     def __enter__(self) -> ScriptedTeacher:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -113,7 +116,7 @@ class ScriptedTeacher:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1" if self.tls is None else f"https://localhost:{self.port}/v1"
 
     def _accept(self) -> None:
         while True:
@@ -126,6 +129,8 @@ class ScriptedTeacher:
 
     def _serve(self, sock: socket.socket, connection: int) -> None:
         try:
+            if self.tls is not None:
+                sock = self.tls.wrap_socket(sock, server_side=True)
             with sock, sock.makefile("rb") as stream:
                 while (received := _read(stream, connection)) is not None and self._answer(sock, received):
                     pass
@@ -162,10 +167,10 @@ class ScriptedTeacher:
 
 
 def _read(stream: Any, connection: int) -> Received | None:
-    start = stream.readline()
-    if not start:
+    start = stream.readline().decode("latin-1").split(" ")
+    if len(start) != 3:
         return None
-    method, path, _ = start.decode().split(" ", 2)
+    method, path, _ = start
     headers: dict[str, str] = {}
     while line := stream.readline().strip():
         name, _, value = line.decode().partition(":")
