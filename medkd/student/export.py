@@ -47,14 +47,10 @@ def write_model(
 
 
 def _generation_config(model: Any, tokenizer: StudentTokenizer, student: StudentConfig) -> GenerationConfig:
-    return GenerationConfig(
-        do_sample=False,
-        max_new_tokens=student.max_answer_length,
-        eos_token_id=tokenizer.end,
-        pad_token_id=tokenizer.pad,
-        bos_token_id=model.config.bos_token_id,
-        decoder_start_token_id=model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
-    )
+    ids = {"eos_token_id": tokenizer.end, "pad_token_id": tokenizer.pad}
+    if model.config.is_encoder_decoder:
+        ids["decoder_start_token_id"] = model.config.decoder_start_token_id
+    return GenerationConfig(do_sample=False, max_new_tokens=student.max_answer_length, **ids)
 
 
 def _card(student: StudentConfig, tokenizer: StudentTokenizer, lineage: Lineage) -> str:

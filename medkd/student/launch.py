@@ -15,6 +15,8 @@ from medkd.student.ranks import FOLDER_VARIABLE, ranks_of, recorded_exits, repor
 __all__ = ["launch_training", "ranks_of", "report_exit"]
 
 STOPPED = 75
+SAVE_SECONDS = 100
+"""Time that ranks told to stop have to save, before they are killed; less than the 120 s that a pod has."""
 # What a person has to mend comes before what a retry mends; "stopped" is also what healthy ranks say when a peer fails.
 _FIRST = (78, 77, 64, 65, 1, 69, STOPPED)
 
@@ -38,8 +40,9 @@ def launch_training(arguments: Sequence[str], *, ranks: int | None, environment:
 def torchrun_command(arguments: Sequence[str], *, ranks: int, multi_node: bool) -> list[str]:
     """The command line that starts the ranks of this machine."""
     alone = [] if multi_node else ["--standalone"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *alone, f"--nproc-per-node={ranks}"]
-    return [*torchrun, "--max-restarts=0", "-m", "medkd", *arguments]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", *alone, f"--nproc-per-node={ranks}", "--max-restarts=0"]
+    # Behind `--`, torchrun does not take our flags for abbreviations of its own.
+    return [*torchrun, f"--shutdown-timeout={SAVE_SECONDS}", "-m", "--", "medkd", *arguments]
 
 
 def rank_variables(ranks: int, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:

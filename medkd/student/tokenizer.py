@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError
@@ -19,10 +19,13 @@ FORM_FILE = "medkd.json"
 PAD, END = "<pad>", "<end>"
 
 
+Reason = Literal["conversation_too_long", "answer_too_long", "not_sayable"]
+
+
 class DoesNotFitError(Exception):
     """A sample that a student cannot take whole. `reason` is what the counts are named by."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: Reason) -> None:
         super().__init__(reason)
         self.reason = reason
 

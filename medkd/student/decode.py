@@ -1,0 +1,121 @@
+"""A finished student at work: conversations in, records out. Needs nothing but the model's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from medkd.records import Record, RecordSchema
+from medkd.student.batches import attended, padded
+from medkd.student.models import AUTO_MODELS
+from medkd.student.tokenizer import DoesNotFitError, Reason, StudentTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extraction:
+    """What a student made of one conversation."""
+
+    raw_text: str
+    """As written, escapes undone; empty where the student was not asked."""
+    record: Record | None
+    """None where the text is not a record of the schema."""
+    mean_logprob: float | None
+    """Of the written tokens and their end; None where the student was not asked."""
+    length: int
+    """Tokens of the conversation; 0 where it does not fit."""
+    cut: Reason | None
+    """Why there is no whole answer: the conversation was not read, or the answer reached its limit before it ended."""
+
+    @property
+    def truncated(self) -> bool:
+        return self.cut is not None
+
+
+class Extractor:
+    """A model and its tokenizer. Decodes greedily, in batches of similar length, until each answer ends."""
+
+    def __init__(self, model: Any, tokenizer: StudentTokenizer) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = model.to(self.device).eval()
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, folder: Path, schema: RecordSchema | None = None) -> Extractor:
+        """The student in a model folder; ConfigError where it is none. `schema` where it is none of medkd's own."""
+        tokenizer = StudentTokenizer.load(folder, schema)
+        return cls(AUTO_MODELS[tokenizer.family.name].from_pretrained(folder, dtype="auto"), tokenizer)
+
+    def extract(
+        self, conversations: Sequence[str], *, batch_size: int = 32, max_answer_length: int | None = None
+    ) -> list[Extraction]:
+        """The records of the conversations, in their order. max_answer_length: tokens, the student's own limit where None."""
+        found: dict[int, Extraction] = {}
+        prompts: dict[int, list[int]] = {}
+        for index, conversation in enumerate(conversations):
+            try:
+                prompts[index] = self.tokenizer.prompt(conversation)
+            except DoesNotFitError as problem:
+                found[index] = Extraction(raw_text="", record=None, mean_logprob=None, length=0, cut=problem.reason)
+        order = sorted(prompts, key=lambda index: len(prompts[index]))
+        limit = min(max_answer_length or self.tokenizer.form.max_answer_length, self.tokenizer.form.max_answer_length)
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            found.update(zip(batch, self._answer([prompts[index] for index in batch], limit), strict=True))
+        return [found[index] for index in range(len(conversations))]
+
+    def _answer(self, prompts: list[list[int]], limit: int) -> list[Extraction]:
+        """Generate one batch's answers of at most `limit` tokens, their end not counted."""
+        form, tokenizer = self.tokenizer.form, self.tokenizer
+        causal = form.family == "causal"
+        room = form.max_length - max(map(len, prompts)) if causal else limit + 1
+        certainty = _Certainty()
+        with torch.inference_mode():
+            written = self.model.generate(
+                input_ids=padded(prompts, tokenizer.pad, left=causal).to(self.device),
+                attention_mask=attended(prompts, left=causal).to(self.device),
+                max_new_tokens=min(limit + 1, room),
+                do_sample=False,
+                num_beams=1,
+                eos_token_id=tokenizer.end,
+                pad_token_id=tokenizer.pad,
+                logits_processor=LogitsProcessorList([certainty]),
+            )
+        # A decoder's output begins with its start id, a causal model's repeats the prompt.
+        answers = written[:, max(map(len, prompts)) if causal else 1 :].tolist()
+        logprobs = certainty.logprobs()
+        return [self._extraction(len(prompts[row]), answer, logprobs[row]) for row, answer in enumerate(answers)]
+
+    def _extraction(self, length: int, answer: list[int], logprobs: list[float]) -> Extraction:
+        ended = self.tokenizer.end in answer
+        size = answer.index(self.tokenizer.end) if ended else len(answer)
+        text = self.tokenizer.decode(answer[:size])
+        spoken = logprobs[: size + ended]
+        return Extraction(
+            raw_text=text,
+            record=self.tokenizer.record(text) if ended else None,
+            mean_logprob=sum(spoken) / len(spoken),
+            length=length,
+            cut=None if ended else "answer_too_long",
+        )
+
+
+class _Certainty(LogitsProcessor):  # type: ignore[misc]
+    """Notes the log-probability of each greedily chosen token, and changes nothing."""
+
+    def __init__(self) -> None:
+        self._chosen: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self._chosen.append(scores.max(dim=-1).values - scores.logsumexp(dim=-1))
+        return scores
+
+    def logprobs(self) -> list[list[float]]:
+        """By row of the batch, by written token."""
+        found: list[list[float]] = torch.stack(self._chosen, dim=1).tolist()
+        return found
