@@ -55,7 +55,8 @@ ALLERGIC = re.compile(
     r"\ballerg(?:ic|y|ies) to\b|\breact(?:s|ed)? badly to\b|\bintoleran(?:t|ce)\b|\bcan't (?:have|tolerate)\b", re.IGNORECASE
 )
 ALLERGEN = re.compile(
-    r"\ballerg(?:ic|y|ies) to (?:the )?(?P<what>(?!anything|any\b|it\b|that\b|some\b)[\w-]+(?: [\w-]+){0,2}?)(?=[.,;?!]|$| and\b)",
+    r"\ballerg(?:ic|y|ies) to (?:the )?(?P<what>(?!anything|any\b|it\b|that\b|some\b)[\w-]+(?: [\w-]+){0,2}?)"
+    r"(?=[.,;?!]|$| and\b)",
     re.IGNORECASE,
 )
 TAKES = re.compile(r"\b(?:take|takes|taking|took|use|uses|using|on|prescribed|medications?|medicines?|home)\b", re.IGNORECASE)
@@ -78,7 +79,8 @@ BARE_SPAN = re.compile(rf"\b(?P<span>{_SPAN})\b", re.IGNORECASE)
 
 NAMED = re.compile(
     r"\b(?:looks? like|diagnosis is|points? to|(?:think|believe|suspect|sure|afraid) (?:that )?(?:this|it|you)"
-    r"(?:'s| is|'ve| have| may have)|consistent with|suggests?|suggestive of|dealing with|diagnosed (?:you|him|her) with|seems? to be|suffering from|we call it)"
+    r"(?:'s| is|'ve| have| may have)|consistent with|suggests?|suggestive of|dealing with|diagnosed (?:you|him|her) with"
+    r"|seems? to be|suffering from|we call it)"
     r" (?:an? |the |some |probably |likely )*(?P<what>.+)",
     re.IGNORECASE,
 )

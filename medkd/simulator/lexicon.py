@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from medkd.simulator.ailments import AILMENTS
@@ -77,16 +78,18 @@ class Mention:
     kinds: frozenset[str]
 
 
-def mentions(text: str) -> list[Mention]:
+@lru_cache(maxsize=4096)
+def mentions(text: str) -> tuple[Mention, ...]:
     """All known terms of a text from left to right, longest first where several begin at one word."""
     words = [(match[0].lower(), match.start(), match.end()) for match in _WORD.finditer(text)]
-    found, index = [], 0
+    found: list[Mention] = []
+    index = 0
     while index < len(words):
         size, kinds = _longest(words, index)
         if size:
             found.append(Mention(start=words[index][1], end=words[index + size - 1][2], kinds=kinds))
         index += size or 1
-    return found
+    return tuple(found)
 
 
 def _longest(words: list[tuple[str, int, int]], index: int) -> tuple[int, frozenset[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from medkd.samples import Turn, turns
@@ -88,12 +89,13 @@ _ANSWER_WORD = re.compile(r"\s*(?:no|nope|nah|yes|yeah|yep|um|uh|well|oh|okay)\b
 _NEGATION = re.compile(
     r"\b(?:no|not|none|never|neither|nor|without|denies|deny|denied|cannot|\w+n't)\b(?! (?:only|sure|too))", re.IGNORECASE
 )
-# An answer may be led up to: `To be exact, no.`, `Well, uh, let me think, none.`
-_LEAD = r"^(?:\W|[\w' ]{1,24}, |\b(?:um|uh|well|oh|hmm|you know|doctor|no|i|i'm)\b)*?"
+# An answer may be led up to: `To be exact, no.`, `Well, uh, let me think, none.` Only commas separate the lead's parts, so
+# that there is one way to match it: a long text cannot make the pattern try many.
+_LEAD = r"^\W*(?:[\w' ]{1,24},)*\s*(?:(?:um|uh|well|oh|hmm|i|i'm|doctor)\s+)*"
 _DENIAL = re.compile(
-    _LEAD + r"\b(?:no|none|nope|nah|nothing|not|never|neither|negative|don't|do not|haven't|take no|have no)\b", re.IGNORECASE
+    _LEAD + r"(?:no|none|nope|nah|nothing|not|never|neither|negative|don't|do not|haven't|take no|have no)\b", re.IGNORECASE
 )
-_CONSENT = re.compile(_LEAD + r"\b(?:yes|yeah|yep|yup|correct|right|that's right|i do|i have|sure)\b", re.I)
+_CONSENT = re.compile(_LEAD + r"(?:yes|yeah|yep|yup|correct|right|that's right|do|have|sure)\b", re.IGNORECASE)
 
 
 def clauses_of(conversation: str) -> list[Clause]:
@@ -147,11 +149,12 @@ def _clauses(text: str, speaker: Literal["doctor", "patient", "guest"], turn: in
                 is_question=sentence.endswith("?"),
                 about=about,
                 question=question,
-                mentions=tuple(mentions(part)),
+                mentions=mentions(part),
                 subjects=subjects,
             )
 
 
+@lru_cache(maxsize=4096)
 def _topics(question: str) -> frozenset[str]:
     identity = frozenset(name for name, pattern in _IDENTITY if pattern.search(question))
     return identity or frozenset([name for name, pattern in _TOPICS if pattern.search(question)][:1])
