@@ -108,7 +108,10 @@ def test_moods_and_styles_are_heard_also_unknown_ones() -> None:
 def test_other_questions_get_a_polite_answer_in_the_asked_form() -> None:
     plain = answer(Question(messages=(("user", "ping"),), seed=None, json_schema=None, wants_json=False))
     assert plain.kind == "other" and plain.gold is None
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}, "names": {"type": "array", "items": {"type": "string"}}}}
+    schema = {
+        "type": "object",
+        "properties": {"ok": {"type": "boolean"}, "names": {"type": "array", "items": {"type": "string"}}},
+    }
     formed = answer(Question(messages=(("user", "ping"),), seed=None, json_schema=schema, wants_json=True))
     assert json.loads(formed.text) == {"ok": False, "names": []}
 

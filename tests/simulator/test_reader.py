@@ -106,7 +106,9 @@ def test_ages_are_the_patients_own_and_corrected(reply: str, age: str) -> None:
 
 
 def test_a_medicine_only_weighed_up_is_not_prescribed() -> None:
-    talk = "Doctor: I thought about ibuprofen, but I don't want to use it. Take naproxen 250 mg. Are you on warfarin?\nPatient: No."
+    talk = (
+        "Doctor: I thought about ibuprofen, but I don't want to use it. Take naproxen 250 mg. Are you on warfarin?\nPatient: No."
+    )
     assert [item["drug"] for item in read_record(talk)["prescription"]] == ["naproxen"]
 
 
