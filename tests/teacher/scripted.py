@@ -9,6 +9,7 @@ An entry is one step or a list of steps: bytes to send, a `Pause`, `RESET` or `C
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import ssl
@@ -48,7 +49,6 @@ class Received:
     headers: dict[str, str]
     body: bytes
     at: float
-    answered_at: float = 0.0
 
     @property
     def json(self) -> Any:
@@ -104,10 +104,8 @@ class ScriptedTeacher:
     def __exit__(self, *exc: object) -> None:
         self._closing.set()
         for sock in (self._listener, *self._connections):
-            try:
+            with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             sock.close()
 
     @property
@@ -134,8 +132,8 @@ class ScriptedTeacher:
             with sock, sock.makefile("rb") as stream:
                 while (received := _read(stream, connection)) is not None and self._answer(sock, received):
                     pass
-        except OSError:
-            return  # the client or the end of the test broke the connection
+        except (OSError, ValueError):
+            return  # the client or the end of the test broke the connection, or it speaks no HTTP
 
     def _answer(self, sock: socket.socket, received: Received) -> bool:
         """Play the entry of this request; returns whether the connection lives on."""
@@ -147,9 +145,8 @@ class ScriptedTeacher:
         try:
             entry = self.script(number, received) if callable(self.script) else self.script[min(number, len(self.script) - 1)]
             steps = [entry] if isinstance(entry, bytes | Pause | str) else entry
-            return all([self._play(sock, step) for step in steps])
+            return all(self._play(sock, step) for step in steps)
         finally:
-            received.answered_at = time.monotonic()
             with self._lock:
                 self._under_way -= 1
 
@@ -173,7 +170,7 @@ def _read(stream: Any, connection: int) -> Received | None:
     method, path, _ = start
     headers: dict[str, str] = {}
     while line := stream.readline().strip():
-        name, _, value = line.decode().partition(":")
+        name, _, value = line.decode("latin-1").partition(":")
         headers[name.lower()] = value.strip()
     body = stream.read(int(headers.get("content-length", 0)))
     return Received(connection, method, path, headers, body, time.monotonic())

@@ -89,7 +89,12 @@ def test_what_is_no_usable_hint_is_none(headers, message):
 
 
 def test_a_junk_hint_leaves_the_word_to_the_next_one():
-    headers = {"retry-after-ms": "0", "retry-after": "soon", "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "3s"}
+    headers = {
+        "retry-after-ms": "0",
+        "retry-after": "soon",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": "3s",
+    }
     assert wait_hint(headers, "") == 3.0
 
 
@@ -109,7 +114,9 @@ HEADER_NAMES = [
     "retry-after", "retry-after-ms", "date", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens",
     "anthropic-ratelimit-requests-remaining", "anthropic-ratelimit-requests-reset",
 ]  # fmt: skip
-HEADER_VALUES = st.text() | st.sampled_from(["0", "1", DATE, NOON, "2026-11-22T10:00:05Z", "1s", "1e999", "0001-01-01T00:00:00+23:59"])
+HEADER_VALUES = st.text() | st.sampled_from(
+    ["0", "1", DATE, NOON, "2026-11-22T10:00:05Z", "1s", "1e999", "0001-01-01T00:00:00+23:59"]
+)
 
 
 @given(st.dictionaries(st.sampled_from(HEADER_NAMES), HEADER_VALUES), st.text(), st.none() | st.floats(0, 4e9))

@@ -47,7 +47,15 @@ PRICES = st.builds(
 )
 
 
-@given(PRICES, st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 23), st.booleans())
+@given(
+    PRICES,
+    st.integers(0, 5000),
+    st.integers(0, 5000),
+    st.integers(0, 5000),
+    st.integers(0, 5000),
+    st.integers(0, 23),
+    st.booleans(),
+)
 def test_no_usage_within_its_bounds_costs_more_than_the_reservation(prices, fresh, cached, written, completion, hour, next_hour):
     usage = Usage(
         prompt_tokens=fresh + cached + written, cached_tokens=cached, cache_write_tokens=written, completion_tokens=completion

@@ -149,7 +149,15 @@ def test_reasoning_is_not_part_of_the_text():
 
 def message(content, stop_reason="end_turn", **more):
     usage = {"input_tokens": 388, "cache_creation_input_tokens": 10, "cache_read_input_tokens": 512, "output_tokens": 300}
-    return {"id": "msg_1", "type": "message", "model": "m-1", "content": content, "stop_reason": stop_reason, "usage": usage, **more}
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "model": "m-1",
+        "content": content,
+        "stop_reason": stop_reason,
+        "usage": usage,
+        **more,
+    }
 
 
 def test_an_anthropic_reply_joins_text_blocks_and_sums_its_input():
@@ -200,7 +208,9 @@ def test_a_body_nested_beyond_measure_is_not_a_reply():
         parse(b"[" * 200_000)
 
 
-@pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 1}, {"prompt_tokens": "7"}, [], "x", True])
+@pytest.mark.parametrize(
+    "usage", [None, {}, {"prompt_tokens": -1, "completion_tokens": 1}, {"prompt_tokens": "7"}, [], "x", True]
+)
 def test_a_usage_that_makes_no_sense_counts_as_missing(usage):
     assert reply(completion_body(usage=usage)).usage is None
 
@@ -217,20 +227,38 @@ def test_model_lists_of_both_protocols():
 
 
 @pytest.mark.parametrize(
-    ("value", "kept"), [("req_01-a.b/c:d", "req_01-a.b/c:d"), (429, "429"), ("two words", ""), ("x" * 300, ""), (None, ""), (True, "")]
+    ("value", "kept"),
+    [("req_01-a.b/c:d", "req_01-a.b/c:d"), (429, "429"), ("two words", ""), ("x" * 300, ""), (None, ""), (True, "")],
 )
 def test_only_what_looks_like_an_identifier_is_kept(value, kept):
     assert identifier(value) == kept
 
 
+FIELDS = [
+    "choices",
+    "message",
+    "content",
+    "finish_reason",
+    "usage",
+    "prompt_tokens",
+    "completion_tokens",
+    "prompt_tokens_details",
+    "refusal",
+    "model",
+    "id",
+    "type",
+    "text",
+    "input",
+    "stop_reason",
+    "input_tokens",
+    "output_tokens",
+    "output_tokens_details",
+]
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS := [
-        "choices", "message", "content", "finish_reason", "usage", "prompt_tokens", "completion_tokens", "type", "text", "input",
-        "stop_reason", "input_tokens", "output_tokens", "prompt_tokens_details", "output_tokens_details", "refusal", "model", "id",
-    ]), inner, max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @given(JSON_VALUES, st.sampled_from(["openai", "anthropic"]))

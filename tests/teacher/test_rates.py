@@ -81,7 +81,7 @@ def test_concurrency_stays_between_one_and_its_cap(cap, history):
 
 @given(st.integers(0, 10_000))
 def test_backoff_doubles_up_to_a_minute(step):
-    assert 0.25 <= backoff_seconds(step) <= min(60, 2.0**min(step, 10))
+    assert 0.25 <= backoff_seconds(step) <= min(60, 2.0 ** min(step, 10))
 
 
 def test_the_token_estimate_starts_with_characters_and_follows_the_usage():

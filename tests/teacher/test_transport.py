@@ -111,7 +111,9 @@ def test_what_breaks_after_the_send_is_lost(entry):
         pytest.param(drip(OK, 0.1), id="headers drip"),
         pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", *drip(b"\n" * 1000)], id="body drips"),
         pytest.param([b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", *drip(b"\n" * 1000)], id="blank lines for ever"),
-        pytest.param([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *drip(b"1\r\n\n\r\n" * 500, 0.02)], id="chunks drip"),
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", *drip(b"1\r\n\n\r\n" * 500, 0.02)], id="chunks drip"
+        ),
         pytest.param([b"HTTP/1.1 103 Early Hints\r\n\r\n", Pause(0.05)] * 500, id="early hints for ever"),
     ],
 )

@@ -35,7 +35,12 @@ def short(found: Verdict) -> str:
 SPEND_LIMIT = anthropic_error("rate_limit_error", details={"error_code": "enforced_spend_limit_reached"})
 GROQ_NEVER_FITS = "Request too large on tokens per minute (TPM): Limit 8000, Requested 10013, please reduce it and try again."
 GROQ_WAIT = "on tokens per minute (TPM): Limit 8000, Used 7000, Requested 1500. Please try again in 7.66s."
-VLLM_TOO_LONG = {"object": "error", "message": "This model's maximum context length is 4096 tokens.", "type": "BadRequestError", "code": 400}
+VLLM_TOO_LONG = {
+    "object": "error",
+    "message": "This model's maximum context length is 4096 tokens.",
+    "type": "BadRequestError",
+    "code": 400,
+}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +64,11 @@ VLLM_TOO_LONG = {"object": "error", "message": "This model's maximum context len
         (400, anthropic_error("invalid_request_error", "You have reached your specified API usage limits."), "stop:money"),
         (400, openai_error(None, "Insufficient Balance"), "stop:money"),
         # stop: key, permission, model
-        (401, openai_error("invalid_api_key", "Incorrect API key provided: sk-abcde****wxyz.", "invalid_request_error"), "stop:key"),
+        (
+            401,
+            openai_error("invalid_api_key", "Incorrect API key provided: sk-abcde****wxyz.", "invalid_request_error"),
+            "stop:key",
+        ),
         (401, b"Authentication Fails (governor)", "stop:key"),
         (401, HTML, "stop:key"),
         (403, anthropic_error("permission_error"), "stop:permission"),
@@ -92,7 +101,11 @@ VLLM_TOO_LONG = {"object": "error", "message": "This model's maximum context len
         (400, openai_error("content_filter"), "reject:refused"),
         (400, openai_error("content_policy_violation"), "reject:refused"),
         # repair
-        (400, {"error": {"code": "json_validate_failed", "failed_generation": "{", "message": "x"}}, "repair:json_validate_failed"),
+        (
+            400,
+            {"error": {"code": "json_validate_failed", "failed_generation": "{", "message": "x"}},
+            "repair:json_validate_failed",
+        ),
         (400, openai_error("json_validate_failed", param="response_format"), "repair:json_validate_failed"),
         # wait
         (429, openai_error("rate_limit_exceeded", "Please try again in 1.2s.", "tokens"), "wait:rate_limit"),
@@ -287,7 +300,8 @@ BODIES = st.binary() | st.recursive(
     max_leaves=12,
 ).map(lambda value: json.dumps(value).encode())  # fmt: skip
 HEADERS = st.dictionaries(
-    st.sampled_from(["content-type", "retry-after", "x-should-retry", "date", "x-ratelimit-remaining-requests"]) | st.text(), st.text()
+    st.sampled_from(["content-type", "retry-after", "x-should-retry", "date", "x-ratelimit-remaining-requests"]) | st.text(),
+    st.text(),
 )
 
 

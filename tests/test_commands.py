@@ -1,0 +1,172 @@
+"""The command line as users and pods meet it: real processes, real HTTP, exit codes and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medkd.simulator.server import Server
+from tests.generation import start_simulator
+
+SHIPPED = Path(__file__).parent.parent / "configs" / "model_configs.json"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with start_simulator(api_key="right-key") as server:
+        yield server
+
+
+def medkd(*arguments: str, environment: dict[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "medkd", *arguments]
+    clean = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, env={**clean, **(environment or {})}, timeout=100)
+
+
+def changed_config(folder: Path, server: Server | None = None, **teacher: Any) -> Path:
+    """The shipped configuration with another teacher `clinic`: the simulator behind a key."""
+    raw = json.loads(SHIPPED.read_text())
+    url = f"{server.url}/v1" if server else "http://localhost:9/v1"
+    raw["teacher_models"]["clinic"] = raw["teacher_models"]["simulator"] | {
+        "base_url": url,
+        "auth": "bearer",
+        "api_key_env": "CLINIC_API_KEY",
+        **teacher,
+    }
+    raw["generation_settings"]["conversation_topics"] = ["asthma", "gout"]
+    path = folder / "config.json"
+    path.write_text(json.dumps(raw))
+    return path
+
+
+def run_line(prefix: Path | str, config: Path, *more: str) -> list[str]:
+    return [
+        "run",
+        "--prefix",
+        str(prefix),
+        "--config",
+        str(config),
+        "--teacher",
+        "clinic",
+        "--num-samples",
+        "8",
+        "--num-shards",
+        "2",
+        *more,
+    ]
+
+
+def refused(finished: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """The process said one line and left with the code."""
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("medkd: ")]
+    assert finished.returncode == code, finished.stderr
+    assert len(lines) == 1 and "Traceback" not in finished.stderr, finished.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_wrong_key_is_refused_with_77_before_anything_is_paid(tmp_path: Path, server: Server) -> None:
+    line = run_line(tmp_path / "run", changed_config(tmp_path, server))
+    finished = medkd(*line, environment={"CLINIC_API_KEY": "wrong-key-canary"})
+    refused(finished, 77, "key")
+    assert "wrong-key-canary" not in finished.stderr + finished.stdout
+    assert "wrong-key-canary" not in "".join(log.read_text() for log in (tmp_path / "run" / "logs").iterdir())
+    assert server.counters.stats()["billed_total"] == 0
+    plan = ["plan", *line[1:]]
+    assert medkd(*plan, environment={"CLINIC_API_KEY": "right-key\n"}).returncode == 0, "the right key passes, its newline too"
+
+
+def test_a_missing_key_is_refused_with_78_naming_variable_and_file(tmp_path: Path, server: Server) -> None:
+    refused(medkd(*run_line(tmp_path / "run", changed_config(tmp_path, server))), 78, "CLINIC_API_KEY", "/var/run/medkd/secrets")
+
+
+def test_an_unknown_teacher_is_refused_with_78_naming_the_known_ones(tmp_path: Path) -> None:
+    refused(medkd("run", "--prefix", str(tmp_path / "run"), "--teacher", "deepsek"), 78, "did you mean 'deepseek'", "groq")
+
+
+def test_an_unknown_model_is_refused_with_78_naming_what_is_served(tmp_path: Path, server: Server) -> None:
+    config = changed_config(tmp_path, server, model="clinic-9")
+    refused(medkd(*run_line(tmp_path / "run", config), environment={"CLINIC_API_KEY": "right-key"}), 78, "clinic-9", "clinic-1")
+
+
+@pytest.mark.parametrize("prefix", ["/proc/nowhere/run", "{file}/run"])
+def test_an_unwritable_prefix_is_refused_in_one_line(tmp_path: Path, prefix: str) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    refused(medkd(*run_line(prefix.format(file=file), changed_config(tmp_path))), 78, "--prefix")
+
+
+def test_a_budget_that_cannot_pay_the_run_is_refused_with_77_before_anything_is_paid(tmp_path: Path, server: Server) -> None:
+    config = changed_config(tmp_path, server, prices={"input": 1000, "output": 4000})
+    line = run_line(tmp_path / "run", config, "--budget-usd", "0.5")
+    refused(medkd(*line, environment={"CLINIC_API_KEY": "right-key"}), 77, "--budget-usd: got 0.5", "Nothing has been paid")
+    assert server.counters.stats()["billed_total"] == 0
+
+
+def test_a_priced_teacher_without_a_budget_is_refused_with_78(tmp_path: Path, server: Server) -> None:
+    config = changed_config(tmp_path, server, prices={"input": 1, "output": 4})
+    refused(medkd(*run_line(tmp_path / "run", config), environment={"CLINIC_API_KEY": "right-key"}), 78, "--budget-usd: missing")
+
+
+def test_a_broken_configuration_is_refused_with_78_naming_the_key(tmp_path: Path) -> None:
+    config = changed_config(tmp_path, limits={"max_concurency": 4})
+    refused(medkd(*run_line(tmp_path / "run", config)), 78, "teacher_models.clinic.limits.max_concurency", "max_concurrency")
+    config.write_text("{")
+    refused(medkd(*run_line(tmp_path / "run", config)), 78, "not JSON at line 1")
+
+
+def test_terms_that_restrict_training_must_be_acknowledged(tmp_path: Path, server: Server) -> None:
+    config = changed_config(tmp_path, server, output_terms="restricted")
+    line = run_line(tmp_path / "run", config)
+    refused(medkd(*line, environment={"CLINIC_API_KEY": "right-key"}), 78, "terms_acknowledged")
+
+
+def test_a_memory_prefix_cannot_hold_a_run_of_processes(tmp_path: Path) -> None:
+    refused(medkd(*run_line("memory://run", changed_config(tmp_path))), 78, "memory://")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["nonsense"],
+        ["run", "--prefix", "x", "--num-samples", "-3"],
+        ["generate", "--prefix", "x", "--budget-usd", "lots"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_command_line_leaves_with_64(arguments: list[str]) -> None:
+    refused(medkd(*arguments), 64, "--help")
+
+
+def test_the_earlier_generate_command_line_still_works(tmp_path: Path, server: Server) -> None:
+    config = changed_config(tmp_path, server, prices={"input": 0.1, "output": 0.4})
+    output = tmp_path / "x.jsonl"
+    arguments = f"--teacher_model clinic --num_samples 6 --topic hypertension --output_path {output} --validate".split()
+    finished = medkd("generate", "--config", str(config), *arguments, environment={"CLINIC_API_KEY": "right-key"})
+    assert finished.returncode == 0, finished.stderr
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(rows) == 6 and all(list(row) == ["instruction", "input", "output"] for row in rows)
+    assert "6 rows valid, 0 not" in finished.stdout
+    assert "stops at $" in finished.stderr, "a bound is set where none was named"
+    again = medkd("generate", "--config", str(config), *arguments, environment={"CLINIC_API_KEY": "right-key"})
+    assert again.returncode == 0
+    assert server.counters.stats()["bodies_billed_more_than_once"] == 0
+
+
+def test_a_command_beside_the_simulator_finds_it_and_hands_on_its_exit_code() -> None:
+    code = "import os, sys, urllib.request; urllib.request.urlopen(os.environ['MEDKD_TEACHER_URL'] + '/models'); sys.exit(7)"
+    finished = medkd("simulate", "--port", "0", "--", sys.executable, "-c", code)
+    assert finished.returncode == 7, finished.stderr
+
+
+def test_the_shipped_configuration_is_valid() -> None:
+    finished = medkd("config", "check")
+    assert finished.returncode == 0 and "122 topics" in finished.stdout
