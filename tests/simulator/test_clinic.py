@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.simulator.asking import asked
 
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD
 from medkd.samples import turns
 from medkd.simulator.ailments import AILMENTS
 from medkd.simulator.clinic import Answer, Question, answer
 from medkd.simulator.formulary import DRUGS
+from tests.simulator.asking import asked
 
 CONFIG = json.loads((Path(__file__).parents[2] / "configs" / "model_configs.json").read_text())
 TOPICS = CONFIG["generation_settings"]["conversation_topics"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -232,8 +235,22 @@ def test_what_is_no_http_is_told_so(serve: Serve) -> None:
 def test_a_connection_is_kept_alive(serve: Serve) -> None:
     host, port = serve().url.removeprefix("http://").split(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=5)
+    used = set()
     for seed in range(3):
         connection.request("POST", CHAT, body=json.dumps(writing(seed=seed)))
         assert connection.getresponse().read()
-        used = connection.sock.getsockname() if seed == 0 else used
-        assert connection.sock.getsockname() == used
+        used.add(connection.sock.getsockname())
+    assert len(used) == 1
+
+
+SERVE = "from medkd.simulator.server import *; serve_forever(SimulatorOptions(port=0), lambda url: print(url, flush=True))"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_cleanly(number: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert send(url, CHAT, writing()).status == 200
+        process.send_signal(number)
+        assert process.wait(10) == 0

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.simulator.test_clinic import TOPICS, write
 
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
 from medkd.simulator.number_words import spell, value_of
 from medkd.simulator.reader import read_record
+from tests.simulator.test_clinic import TOPICS, write
 
 
 def pairs(record: Record) -> Counter[tuple[str, str]]:
