@@ -101,8 +101,7 @@ def _plan(args: argparse.Namespace, stop: threading.Event) -> int:
     )
     ownership.take(store, args.owner or _owner(), take_over=args.take_over)
     if not args.skip_preflight and planning.asks_teacher(plan):
-        client = _client(args, teacher, stop)
-        planning.check_teacher(args.teacher, teacher, client)
+        planning.check_model(args.teacher, teacher, _client(args, teacher, stop).models())
     cut = planning.publish(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
     shard_zero = len(plan.shard_range(0, cut.num_shards))
     control.create_control(store, control.first_control(plan.total_samples, shard_zero, priced=cut.chunk_usd > 0))
@@ -154,7 +153,7 @@ def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
         args.budget_usd = planning.default_budget_usd(plan, teacher)
         print(f"no --budget-usd: this run stops at ${args.budget_usd:.2f}, three times its estimate", file=sys.stderr)
     client = _client(args, teacher, stop)
-    planning.check_teacher(args.teacher, teacher, client)
+    planning.check_model(args.teacher, teacher, client.models())
     planning.publish(store, plan, teacher, num_shards=1, budget_usd=args.budget_usd)
     generate(store, teacher, client, _shard_options(args, teacher), stop=stop, on_progress=_print_progress)
     count = jsonl.write(jsonl.accepted_rows(store), Path(args.output_path))
@@ -185,6 +184,10 @@ def _train(args: argparse.Namespace, stop: threading.Event) -> int:
     if "RANK" in os.environ:
         return _train_rank(args, stop)
     _configs(args).student(args.student)
+    if args.num_epochs:
+        raise UsageError(
+            "--num-epochs: goes with --train_data; for a run set student_models.<name>.num_epochs, which its tokens carry"
+        )
     return _launch(args, stop)
 
 
@@ -198,8 +201,7 @@ def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
 
     if not args.output_dir:
         raise UsageError("--output_dir: missing; say where the model goes, for example --output_dir models/t5")
-    configs = _configs(args)
-    student = configs.student(args.student)
+    student = _student(args)
     rows, bad = jsonl.read(Path(args.train_data), PATIENT_RECORD)
     _print_bad_rows(args.train_data, bad)
     data_hash = sha256_hex(Path(args.train_data).read_bytes())
@@ -246,8 +248,8 @@ def _evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
     shown = {name: f"{found['micro']['f1']:.3f}" for name, found in scores["scores"].items()}
     baselines = ", ".join(f"{name} {shown[name]}" for name in ("untrained", "constant", "lexicon"))
     print(
-        f"{args.student} against {scores['reference']}: micro-F1 {shown['student']} on {scores['num_samples']:,} held-out samples "
-        f"({baselines})"
+        f"{args.student} against {scores['reference']}: micro-F1 {shown['student']} on {scores['num_samples']:,} held-out "
+        f"samples ({baselines})"
     )
     print(f"report: {store.url}/{write_report(store, args.student)}")
     return 0

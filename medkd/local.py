@@ -29,7 +29,7 @@ from medkd.store.files import LocalStore, MemoryStore, Store
 
 # A shard or trainer that was killed or left to be retried is started again this often, as on a cluster.
 MAX_RESTARTS = 6
-_RETRIED = (1, 69, 75)
+_RETRIED = (69, 75)
 _HEARTBEAT_SECONDS = 60.0
 
 
