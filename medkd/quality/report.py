@@ -173,14 +173,17 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One test conversation with its reference record and the student's."""
+    """One test conversation with its reference record and the student's.
+
+    invalid_text: what the student wrote where that is no valid record, else None.
+    """
 
     label: str
     sample_id: str
     topic: str
     mood: str
     f1: float
-    valid: bool
+    invalid_text: str | None
     turns: tuple[Turn, ...]
     rows: tuple[FieldRow, ...]
 

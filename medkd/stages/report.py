@@ -190,9 +190,7 @@ def _train_figure(run: _Run) -> StageFigure:
 def _evaluate_figure(run: _Run) -> StageFigure:
     if not run.scores:
         return StageFigure(name="evaluate", figure="not there yet", note="", state="not yet")
-    return StageFigure(
-        name="evaluate", figure=f"{run.scores['num_samples']:,}", note="held-out conversations scored", state="done"
-    )
+    return StageFigure(name="evaluate", figure=f"{run.scores['num_samples']:,}", note="conversations scored", state="done")
 
 
 def _cells(run: _Run) -> Cells | None:
@@ -217,7 +215,7 @@ def _cells(run: _Run) -> Cells | None:
         for topic in {topic for topic, _ in known}
     ]
     source = f"{_SHARDS}/samples.parquet" + (f", {layout.DATASET}/statistics.json" if missing else "")
-    return Cells(moods=moods, rows=tuple(sorted(found, key=lambda row: (row.total, row.topic))), source=source)
+    return Cells(moods=moods, rows=tuple(sorted(found, key=lambda row: (row.total, row.topic.lower(), row.topic))), source=source)
 
 
 def _order_of(words: Sequence[str]) -> Any:
@@ -313,7 +311,7 @@ def _examples(run: _Run) -> Examples | None:
     files = [file for file in manifest.files if file.path.endswith("/predictions.parquet")] if manifest else []
     if not (files and run.data_set):
         return None
-    columns = ("sample_id", "model", "record", "gold", "gold_source")
+    columns = ("sample_id", "model", "raw_text", "record", "gold")
     predictions = {row["sample_id"]: row for row in tables.read(run.store, files, columns) if row["model"] == "student"}
     compared = [(sample_id, compare(json.loads(row["gold"]), _record(row), run.schema)) for sample_id, row in predictions.items()]
     chosen = best_median_worst(compared)
@@ -349,7 +347,7 @@ def _example(run: _Run, label: str, prediction: Row, row: Row, f1: float) -> Exa
         topic=row["topic"] or "no topic",
         mood=row["mood"] or "",
         f1=f1,
-        valid=record is not None,
+        invalid_text=None if record else prediction["raw_text"] or "",
         turns=tuple(turns(row["input"])),
         rows=rows(json.loads(prediction["gold"]), record, run.schema),
     )

@@ -160,7 +160,7 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
         {
             "sample_id": row["sample_id"],
             "model": model,
-            "raw_text": "",
+            "raw_text": row["output"] if record else row["output"][: len(row["output"]) // 2],
             "record": PATIENT_RECORD.canonical(record) if record else None,
             "gold": row["output"],
             "gold_source": "simulator",
