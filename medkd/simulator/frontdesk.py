@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from medkd.simulator.limits import RateLimits
 from medkd.simulator.options import SimulatorOptions
 from medkd.simulator.replies import Call, Reply, VendorError, count_tokens, cut_to_limit
 from medkd.simulator.wire import HttpReply, HttpRequest
+from medkd.telemetry import event
 
 Send = Callable[[HttpReply], Awaitable[bool]]
 
@@ -78,6 +80,9 @@ class FrontDesk:
                 reply = self._complete(vendor, request, digest, fault)
             except VendorError as error:
                 return await send(self._refusal(vendor, error))
+            except Exception as error:  # a body of a shape nobody thought of must not end the connection without a reply
+                event("simulator_failed", level=logging.ERROR, error=type(error).__name__)
+                return await send(self._refusal(vendor, VendorError(status=500, message="Internal error.", kind="server_error")))
             if reply.status == 200:
                 await self._think(digest, occurrence)
             return await send(reply)
@@ -184,9 +189,8 @@ class GoldFile:
         digest = conversation_sha256(conversation.strip())
         if digest not in self._known:
             self._known.add(digest)
-            line = json.dumps(
-                {"conversation_sha256": digest, "record": json.loads(PATIENT_RECORD.canonical(record))}, ensure_ascii=False
-            )
+            ordered = json.loads(PATIENT_RECORD.canonical(record))
+            line = json.dumps({"conversation_sha256": digest, "record": ordered})
             self._file.write(line + "\n")
             self._file.flush()
 

@@ -212,3 +212,25 @@ def test_limits_are_told_in_headers_and_enforced_with_a_wait(serve: Serve) -> No
     third = send(server.url, "/v1/messages", ANTHROPIC, anthropic_version="2023-06-01")
     assert third.status == 429 and third.headers["anthropic-ratelimit-requests-remaining"] == "0"
     assert server.counters.stats()["billed_total"] == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b"\xff",
+        b'{"model": 1}',
+        b"[" * 100_000,
+        {
+            **writing(),
+            "response_format": {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": {"items": 3}}},
+        },
+        {**writing(), "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"properties": [1]}}}},
+    ],
+)
+def test_a_body_of_any_shape_gets_an_error_reply_and_the_server_lives(serve: Serve, body: Any) -> None:
+    server = serve()
+    assert send(server.url, "/v1/chat/completions", body).status in (400, 500)
+    assert send(server.url, "/v1/chat/completions", writing("sore \ud83d toe")).status == 200
