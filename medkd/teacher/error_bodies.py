@@ -25,8 +25,6 @@ _NEVER_FITS = re.compile(r"limit[:\s]+(\d{1,12})\b.{0,200}?requested[:\s]+(\d{1,
 class ErrorBody:
     """What an error body says."""
 
-    present: bool
-    """The body is an error by its shape, whatever the status around it."""
     status: int = 0
     """The status code inside the body; 0: none."""
     codes: tuple[str, ...] = ()
@@ -49,17 +47,24 @@ def is_html(headers: Mapping[str, str], body: bytes) -> bool:
     return start.startswith((b"<!doctype html", b"<html")) or "text/html" in headers.get("content-type", "").lower()
 
 
+def holds_error(payload: Any) -> bool:
+    """Whether a parsed body is an error by its shape, whatever the status around it."""
+    if not isinstance(payload, dict):
+        return False
+    return bool(payload.get("error")) or payload.get("object") == "error" or payload.get("type") == "error"
+
+
 def error_in(body: bytes, payload: Any = None) -> ErrorBody:
     """The error in `body`; `payload` is its JSON value where the caller has parsed it. Never raises."""
     if payload is None:
         try:
             payload = parse(body)
         except NotAReply:
-            return ErrorBody(present=False, message=body[:_MAX_MESSAGE].decode(errors="replace"))
+            return ErrorBody(message=body[:_MAX_MESSAGE].decode(errors="replace"))
     if isinstance(payload, list) and len(payload) == 1:
         payload = payload[0]
     if not isinstance(payload, dict):
-        return ErrorBody(present=False, message=payload[:_MAX_MESSAGE] if isinstance(payload, str) else "")
+        return ErrorBody(message=payload[:_MAX_MESSAGE] if isinstance(payload, str) else "")
     return _from_object(payload)
 
 
@@ -71,7 +76,6 @@ def _from_object(payload: dict[str, Any]) -> ErrorBody:
     named = [*_names(inner), *(_names(payload) if not inner else ()), *(wrapped.codes if wrapped else ())]
     numbers = [_number(inner.get(name)) for name in ("code", "status")] + [_number(payload.get("code"))]
     return ErrorBody(
-        present=bool(error) or payload.get("object") == "error" or payload.get("type") == "error",
         status=(wrapped.status if wrapped else 0) or next((number for number in numbers if number), 0),
         codes=tuple(dict.fromkeys(named)),
         message=message[:_MAX_MESSAGE],
@@ -110,7 +114,7 @@ def _wrapped(message: str) -> ErrorBody | None:
     inner = payload.get("error") if isinstance(payload, dict) else None
     if not isinstance(inner, dict):
         return None
-    return ErrorBody(present=True, status=_number(inner.get("code")), codes=tuple(_names(inner)))
+    return ErrorBody(status=_number(inner.get("code")), codes=tuple(_names(inner)))
 
 
 def _number(value: Any) -> int:

@@ -234,14 +234,12 @@ class _Watchdog:
         self._thread: threading.Thread | None = None
 
     def watch(self, exchange: _Exchange) -> None:
-        exchange.deadline = time.monotonic() + self._deadline_seconds
         with self._changed:
+            exchange.deadline = time.monotonic() + self._deadline_seconds
             self._watched[exchange] = None
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="teacher-deadlines", daemon=True)
                 self._thread.start()
-            elif len(self._watched) == 1:
-                self._changed.notify()
 
     def release(self, exchange: _Exchange) -> None:
         with self._changed:
@@ -263,8 +261,9 @@ class _Watchdog:
                         break
                     # Stays watched: what is cut while still connecting is cut again once it has a socket.
                     _cut(exchange)
+                # No exchange that begins from now on is due before this, so none needs to wake us: a wake-up per call is dear.
                 first = next(iter(self._watched), None)
-                self._changed.wait(None if first is None else max(0.1, first.deadline - now))
+                self._changed.wait(self._deadline_seconds if first is None else max(0.1, first.deadline - now))
 
 
 def _cut(exchange: _Exchange) -> None:

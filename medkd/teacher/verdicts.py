@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from medkd.teacher.error_bodies import ErrorBody, error_in, is_html
+from medkd.teacher.error_bodies import ErrorBody, error_in, holds_error, is_html
 from medkd.teacher.hints import try_again_seconds, wait_hint
 from medkd.teacher.protocols import NotAReply, Protocol, Reply, model_ids, parse, reply_in
 
@@ -121,9 +121,8 @@ def classify(protocol: Protocol, status: int, headers: Mapping[str, str], body: 
         return _error_verdict(status, headers, error_in(body), is_html(headers, body), now)
     try:
         payload = parse(body)
-        error = error_in(body, payload)
-        if error.present:
-            return _error_verdict(status, headers, error, False, now)
+        if holds_error(payload):
+            return _error_verdict(status, headers, error_in(body, payload), False, now)
         return _reply_verdict(status, reply_in(protocol, payload))
     except NotAReply:
         return Verdict(kind="retry", reason="not_a_reply", status=status, spent=True)
