@@ -5,8 +5,10 @@ Paths are relative to the prefix and use `/`. What a reader sees is whole: write
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -56,11 +58,17 @@ class Store:
 
     def read_many(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Bytes of several files, fetched at once where the store can; FileNotFoundError where one is absent."""
-        full = {self._full(path): path for path in paths}
-        if not full:
-            return {}
-        found = self._do("read", self.url, lambda: self.filesystem.cat(list(full)))
-        return {full[key if key in full else key.lstrip("/")]: data for key, data in found.items()}
+        wanted = list(paths)
+
+        def action() -> dict[str, bytes]:
+            # Not `cat`, which takes brackets in a prefix for a glob.
+            found = self.filesystem.cat_ranges([self._full(path) for path in wanted], None, None, on_error="return")
+            for data in found:
+                if isinstance(data, Exception):
+                    raise data
+            return dict(zip(wanted, found, strict=True))
+
+        return self._do("read", self.url, action) if wanted else {}
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file, whole; False, and nothing changed, where the path exists already."""
@@ -72,8 +80,11 @@ class Store:
 
     def exists(self, path: str) -> bool:
         """Whether there is a file at the path."""
-        found: bool = self._do("read", path, lambda: self.filesystem.isfile(self._full(path)))
-        return found
+        try:
+            found = self._do("read", path, lambda: self.filesystem.info(self._full(path)))
+        except FileNotFoundError:
+            return False
+        return bool(found["type"] == "file")
 
     def list_files(self, folder: str = "") -> list[StoredFile]:
         """All files below a folder, sorted by path; none where the folder does not exist."""
@@ -94,7 +105,9 @@ class Store:
 
     def sub(self, folder: str) -> Store:
         """The same store seen from a folder below the prefix."""
-        return type(self)(f"{self.url}/{folder}", self.filesystem, self._full(folder))
+        store = type(self)(f"{self.url}/{folder}", self.filesystem, self._full(folder))
+        store.stop = self.stop
+        return store
 
     def download(self, folder: str, target: Path) -> None:
         """Copy all files below a folder to a local directory."""
@@ -132,7 +145,7 @@ class Store:
             try:
                 return self._once(verb, path, action)
             except UnreachableError as error:
-                if _is_conflict(error) or time.monotonic() + delay > deadline or self.stop.wait(delay):
+                if _exists_already(error) or time.monotonic() + delay > deadline or self.stop.wait(delay):
                     raise
                 event("store unreachable, trying again", level=logging.WARNING, verb=verb, path=path, seconds=round(delay, 1))
                 delay = min(30.0, 2 * delay)
@@ -141,22 +154,29 @@ class Store:
         try:
             return action()
         except FileNotFoundError as error:
-            if "bucket" in str(error).lower():
+            if _answered(error)[0] == "NoSuchBucket":
                 raise ConfigError(f"store {self.url}: the bucket does not exist; create it or mend --prefix") from error
             if verb == "write":
                 raise ConfigError(f"store {self.url}: nothing can be written there; choose another --prefix") from error
             raise
-        except (NotADirectoryError, IsADirectoryError) as error:
+        except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
             raise ConfigError(
                 f"store {self.url}: a file and a folder are in each other's way; choose another --prefix"
             ) from error
         except PermissionError as error:
             raise RefusedError(f"store {self.url}: no permission to {verb} {path!r}; grant it to these credentials") from error
         except OSError as error:
+            if error.errno == errno.EROFS or _answered(error)[1] in (405, 501):
+                raise ConfigError(
+                    f"store {self.url}: cannot {verb} {path!r} there at all ({_reason(error)}); use a store that can be written, "
+                    "with conditional writes (S3 If-None-Match)"
+                ) from error
             raise UnreachableError(f"store {self.url}: cannot {verb} {path!r} ({_reason(error)})") from error
         except Exception as error:
             if "credentials" in type(error).__name__.lower():
                 raise ConfigError(f"store {self.url}: no credentials found ({type(error).__name__})") from error
+            if type(error).__name__ == "ParamValidationError":
+                raise ConfigError(f"store {self.url}: not a usable bucket or path; mend --prefix") from error
             if type(error).__module__.split(".")[0] in ("botocore", "aiobotocore", "aiohttp"):
                 raise UnreachableError(f"store {self.url}: cannot {verb} {path!r} ({_reason(error)})") from error
             raise
@@ -172,6 +192,10 @@ class LocalStore(Store):
                 os.link(temporary, target)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS):
+                    raise ConfigError(f"store {self.url}: this file system has no hard links; choose another --prefix") from error
+                raise
             finally:
                 temporary.unlink()
             _sync_folder(target.parent)
@@ -180,6 +204,9 @@ class LocalStore(Store):
         return self._do("write", path, action)
 
     def replace(self, path: str, data: bytes) -> None:
+        self._replace(path, data)
+
+    def _replace(self, path: str, data: bytes | Path) -> None:
         def action() -> None:
             target, temporary = self._write_temporary(path, data)
             temporary.replace(target)
@@ -192,18 +219,28 @@ class LocalStore(Store):
     def read_many(self, paths: Iterable[str]) -> dict[str, bytes]:
         return {path: self.read(path) for path in paths}
 
-    def _write_temporary(self, path: str, data: bytes) -> tuple[Path, Path]:
+    def _write_temporary(self, path: str, data: bytes | Path) -> tuple[Path, Path]:
+        """The file's final place and, beside it, the durable temporary file that holds the bytes, or a copy of the file."""
         target = Path(self._full(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with temporary.open("xb") as file:
+                if isinstance(data, Path):
+                    with data.open("rb") as source:
+                        shutil.copyfileobj(source, file, 1 << 20)
+                else:
+                    file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            # A full disk must not fill up further with each try.
+            temporary.unlink(missing_ok=True)
+            raise
         return target, temporary
 
     def _put_file(self, local: Path, path: str) -> None:
-        self.replace(path, local.read_bytes())
+        self._replace(path, local)
 
 
 class MemoryStore(Store):
@@ -212,11 +249,17 @@ class MemoryStore(Store):
     _lock = threading.Lock()
 
     def create(self, path: str, data: bytes) -> bool:
-        with self._lock:
+        def action() -> bool:
             if self.filesystem.isfile(self._full(path)):
                 return False
             self.filesystem.pipe_file(self._full(path), data)
             return True
+
+        return self._do("write", path, action)
+
+    def _once(self, verb: str, path: str, action: Callable[[], T]) -> T:
+        with self._lock:
+            return super()._once(verb, path, action)
 
 
 class S3Store(Store):
@@ -230,13 +273,10 @@ class S3Store(Store):
         try:
             self._do("write", path, lambda: self.filesystem.call_s3("put_object", **put))
         except UnreachableError as error:
-            if _is_conflict(error):
+            if _exists_already(error):
                 return False
             raise
         return True
-
-    def exists(self, path: str) -> bool:
-        return any(file.path == path for file in self.list_files(path.rpartition("/")[0]))
 
 
 def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
@@ -254,6 +294,10 @@ def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
         return MemoryStore(url, filesystem, root)
     protocols = filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)
     if "s3" in protocols:
+        try:
+            filesystem.connect()
+        except Exception as error:
+            raise ConfigError(f"store {url}: no S3 client with these settings ({error}); mend --storage-options") from None
         return S3Store(url, filesystem, root)
     raise ConfigError(f"store {url}: {protocols[0]} has no exclusive create here; use a folder, memory:// or s3://")
 
@@ -261,8 +305,9 @@ def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
 def check_exclusive_create(store: Store) -> None:
     """Prove with a file of its own that the store refuses a second create; ConfigError where it does not."""
     path = f".probe-{uuid.uuid4().hex}"
+    first = store.create(path, b"1")
     try:
-        first, second = store.create(path, b"1"), store.create(path, b"2")
+        second = store.create(path, b"2")
         if not first or second or store.read(path) != b"1":
             raise ConfigError(
                 f"store {store.url}: a second create of the same file was not refused, so two writers could spoil the run; "
@@ -276,14 +321,19 @@ def _is_temporary(path: str) -> bool:
     return path.rpartition("/")[2].startswith(".")
 
 
-def _is_conflict(error: BaseException | None) -> bool:
-    """Whether an S3 failure, or what caused it, says that the object exists (412) or is being written (409)."""
+def _exists_already(error: BaseException) -> bool:
+    """Whether an S3 server refused a create because the object exists. (409 only says that somebody is writing it.)"""
+    return _answered(error)[0] in ("PreconditionFailed", "412")
+
+
+def _answered(error: BaseException | None) -> tuple[str, int]:
+    """S3's error code and HTTP status in a failure, or in what caused it; ("", 0) where no server answered."""
     while error is not None:
-        code = getattr(error, "response", {}).get("Error", {}).get("Code", "")
-        if code in ("PreconditionFailed", "412", "ConditionalRequestConflict", "409"):
-            return True
+        response = getattr(error, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", "")), response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         error = error.__cause__ or error.__context__
-    return False
+    return "", 0
 
 
 def _reason(error: BaseException) -> str:
