@@ -162,12 +162,13 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores by model; held_out: the same for topics that training never saw, None where there are none."""
+    """Scores by model on the topics of training; held_out: the same on topics that training never saw, None without any."""
 
     reference: str
     num_samples: int
     models: Mapping[str, ScoresJson]
     held_out: Mapping[str, ScoresJson] | None
+    num_held_out: int
     source: str
 
 
@@ -191,7 +192,6 @@ class Example:
 @dataclass(frozen=True, kw_only=True)
 class Examples:
     examples: tuple[Example, ...]
-    reference: str
     source: str
 
 

@@ -296,11 +296,13 @@ def _training(run: _Run) -> Training | None:
 def _evaluation(run: _Run) -> Evaluation | None:
     if not run.scores:
         return None
+    held_out = run.scores.get("held_out_topics") or {}
     return Evaluation(
         reference=run.scores["reference"],
         num_samples=run.scores["num_samples"],
         models=run.scores["scores"],
-        held_out=run.scores.get("held_out_topics"),
+        held_out=held_out.get("scores"),
+        num_held_out=held_out.get("num_samples", 0),
         source=run.student_file("evaluate/scores.json"),
     )
 
@@ -311,8 +313,12 @@ def _examples(run: _Run) -> Examples | None:
     files = [file for file in manifest.files if file.path.endswith("/predictions.parquet")] if manifest else []
     if not (files and run.data_set):
         return None
-    columns = ("sample_id", "model", "raw_text", "record", "gold")
-    predictions = {row["sample_id"]: row for row in tables.read(run.store, files, columns) if row["model"] == "student"}
+    columns = ("sample_id", "model", "raw_text", "record", "gold", "gold_source")
+    predictions = {
+        row["sample_id"]: row
+        for row in tables.read(run.store, files, columns)
+        if row["model"] == "student" and row["gold_source"] == run.scores.get("reference")
+    }
     compared = [(sample_id, compare(json.loads(row["gold"]), _record(row), run.schema)) for sample_id, row in predictions.items()]
     chosen = best_median_worst(compared)
     conversations = _conversations(run, run.data_set, {sample_id for _, sample_id in chosen})
@@ -323,7 +329,6 @@ def _examples(run: _Run) -> Examples | None:
             for label, sample_id in chosen
             if sample_id in conversations
         ),
-        reference=run.scores.get("reference", ""),
         source=f"{files[0].path}, {layout.DATASET}/test-*.parquet",
     )
 
@@ -357,13 +362,20 @@ def _gaps(run: _Run) -> tuple[str, ...]:
     """What a reader might believe and the numbers do not show."""
     gaps = []
     if run.scores:
-        gaps.append(REFERENCES.get(run.scores["reference"], ("", ""))[1])
+        gaps.append(_reference(run.scores["reference"])[1])
         gaps.append(
             "Scores come without intervals: differences of a few hundredths may be chance at this number of conversations."
         )
         gaps.append(
             "Conversations whose samples were rejected are in no split, so the test rows are those that passed every check."
         )
+    for source, other in run.scores.get("other_references", {}).items():
+        gaps.append(
+            f"{other['num_samples']:,} more test rows have {_reference(source)[0]} as reference; their scores are in the file."
+        )
+    too_long = run.scores.get("counts", {}).get("truncated", {}).get("student", 0)
+    if too_long:
+        gaps.append(f"{too_long:,} test conversations were too long for the student and count as answered with nothing.")
     if run.shards:
         gaps.append(
             "A record counts as supported when the conversation says its values; whose illness it is and whether it was "
@@ -374,3 +386,8 @@ def _gaps(run: _Run) -> tuple[str, ...]:
         gaps.append(f"Not finished when this page was written: {', '.join(waiting)}.")
     gaps.append("Records are checked by rules and not by a clinician. Not for clinical decisions.")
     return tuple(gap for gap in gaps if gap)
+
+
+def _reference(source: str) -> tuple[str, str]:
+    """What a kind of reference is called and what has to be said about it."""
+    return REFERENCES.get(source, (source, ""))

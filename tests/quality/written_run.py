@@ -143,17 +143,23 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
         "lexicon": [lexicon.predict(text) for text, _ in test],
     }
     gold = [record for _, record in test]
-    unseen = [place for place, row in enumerate(rows["test"]) if row["held_out_topic"]]
+    seen, unseen = ([place for place, row in enumerate(rows["test"]) if row["held_out_topic"] is held] for held in (False, True))
+
+    def scored(places: list[int]) -> dict[str, Any]:
+        return {
+            model: _scores([gold[place] for place in places], [records[place] for place in places])
+            for model, records in predicted.items()
+        }
+
     scores = {
         "format": 1,
         "student": STUDENT,
         "reference": "simulator",
-        "num_samples": len(test),
-        "scores": {model: _scores(gold, records) for model, records in predicted.items()},
-        "held_out_topics": {
-            model: _scores([gold[place] for place in unseen], [records[place] for place in unseen])
-            for model, records in predicted.items()
-        },
+        "num_samples": len(seen),
+        "scores": scored(seen),
+        "other_references": {},
+        "held_out_topics": {"num_samples": len(unseen), "scores": scored(unseen)},
+        "counts": {"truncated": {"student": 2}},
     }
     store.replace(f"{folder}/evaluate/scores.json", json.dumps(scores).encode())
     predictions = [
