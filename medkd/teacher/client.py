@@ -31,9 +31,7 @@ from medkd.teacher.verdicts import Verdict
 from medkd.telemetry import event
 
 Reserve = Callable[[float], None]
-"""Called before every send with the most it can cost (US dollars); may block, and may raise to prevent the send."""
-Settle = Callable[[float, float], None]
-"""Called after every send, or where a reserved send did not happen, with what it cost and what it possibly cost."""
+"""Called before a send with the most it can cost (US dollars); may block, and may raise to prevent the send."""
 
 PROBE_REPLY_LIMIT = 256
 MAX_CHARACTERS_PER_TOKEN = 12
@@ -65,10 +63,6 @@ def _unreserved(upper_bound_usd: float) -> None:
     """For calls outside any budget."""
 
 
-def _unsettled(cost_usd: float, possibly_usd: float) -> None:
-    """For callers to whom the sums in the answer are enough."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Call:
     """One request as it is sent, again and again if need be."""
@@ -87,15 +81,23 @@ class _Ledger:
     """What the sends of one question have cost so far."""
 
     reserve: Reserve
-    settle: Settle
     attempts: int = 0
     cost_usd: float = 0.0
     possibly_usd: float = 0.0
+    held_usd: float | None = None
+    """A reservation that no send has used up yet."""
 
-    def settled(self, cost: float, possibly: float) -> None:
-        self.cost_usd += cost
-        self.possibly_usd += possibly
-        self.settle(cost, possibly)
+    def cover(self, upper_bound_usd: float) -> None:
+        """Make sure that the next send is reserved for; a reservation whose send cost nothing covers the next one too."""
+        if self.held_usd is None or self.held_usd < upper_bound_usd:
+            self.reserve(upper_bound_usd)
+            self.held_usd = upper_bound_usd
+
+    def settle(self, cost_usd: float, possibly_usd: float) -> None:
+        self.cost_usd += cost_usd
+        self.possibly_usd += possibly_usd
+        if cost_usd or possibly_usd:
+            self.held_usd = None
 
 
 class _RejectedAtStart:
@@ -168,10 +170,11 @@ class TeacherClient:
         self._records = itertools.count()
         self._start = _RejectedAtStart()
 
-    def ask(self, request: Request, reserve: Reserve, settle: Settle = _unsettled) -> Answer:
+    def ask(self, request: Request, reserve: Reserve) -> Answer:
         """The teacher's answer to `request`, after as many waits and retries as it takes.
 
-        Every `reserve` is followed by one `settle` unless the process dies in between; the answer carries their sums.
+        Every send is covered by a reservation of its own, except that one whose send cost nothing serves again. What they add
+        up to is never less than the answer's `cost_usd` + `possibly_usd`, as long as the teacher keeps to the reply limit.
         Raises RefusedError, ConfigError or UnreachableError when the teacher is over for this run, StoppedError when the run
         stops; what `reserve` raises passes through, and nothing is sent.
         """
@@ -184,7 +187,7 @@ class TeacherClient:
             characters=sum(len(message.text) for message in request.messages),
             reply_limit=request.reply_limit,
         )
-        ledger = _Ledger(reserve, settle)
+        ledger = _Ledger(reserve)
         verdict = self._until_over(call, ledger)
         return Answer(
             outcome=_OUTCOMES[verdict.kind],
@@ -208,7 +211,7 @@ class TeacherClient:
     def models(self) -> list[str]:
         """The model ids that the teacher lists; empty where it lists none."""
         call = _Call(record=next(self._records), method="GET", path="/models")
-        return list(self._until_over(call, _Ledger(_unreserved, _unsettled)).models)
+        return list(self._until_over(call, _Ledger(_unreserved)).models)
 
     def state(self) -> dict[str, float | int | None]:
         """`concurrency`, `in_flight`, `paused_until` (Unix time or None), `calls` and `waits` so far."""
@@ -258,15 +261,10 @@ class TeacherClient:
 
     def _send(self, call: _Call, ledger: _Ledger) -> Verdict:
         upper_bound = upper_bound_usd(self._teacher.prices, len(call.body or b""), call.reply_limit, _hour_utc())
-        ledger.reserve(upper_bound)
-        cost, possibly = 0.0, 0.0
-        try:
-            self._pacing.hold()
-            possibly = upper_bound  # stands if this thread is interrupted before it knows better
-            verdict = self._judged(call, self._transport.exchange(call.method, call.path, call.body))
-            cost, possibly = self._price(verdict, upper_bound)
-        finally:
-            ledger.settled(cost, possibly)
+        ledger.cover(upper_bound)
+        self._pacing.hold()
+        verdict = self._judged(call, self._transport.exchange(call.method, call.path, call.body))
+        ledger.settle(*self._price(verdict, upper_bound))
         return verdict
 
     def _judged(self, call: _Call, found: HttpAnswer | Failure) -> Verdict:

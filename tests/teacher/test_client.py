@@ -43,26 +43,11 @@ def clients():
         client.close()
 
 
-class Ledger:
-    """A stage's side of the money: what is reserved, and what each send came to."""
-
-    def __init__(self) -> None:
-        self.reserved: list[float] = []
-        self.settled: list[tuple[float, float]] = []
-
-    def reserve(self, upper_bound: float) -> None:
-        self.reserved.append(upper_bound)
-
-    def settle(self, cost: float, possibly: float) -> None:
-        self.settled.append((cost, possibly))
-
-
-def asked(clients, script, *, request=REQUEST, **options) -> tuple[Answer, Ledger, ScriptedTeacher]:
+def asked(clients, script, *, request=REQUEST, **options) -> tuple[Answer, list[float], ScriptedTeacher]:
+    """The answer, what was reserved for it, and the server that was asked."""
+    reserved: list[float] = []
     with ScriptedTeacher(script) as server:
-        ledger = Ledger()
-        found = clients(server, **options).ask(request, ledger.reserve, ledger.settle)
-        assert len(ledger.reserved) == len(ledger.settled)
-        return found, ledger, server
+        return clients(server, **options).ask(request, reserved.append), reserved, server
 
 
 def outcomes(client: TeacherClient, number: int, threads: int) -> list[Answer | MedkdError]:
@@ -89,12 +74,12 @@ def outcomes(client: TeacherClient, number: int, threads: int) -> list[Answer | 
 
 
 def test_a_good_answer_comes_with_its_price(clients):
-    found, ledger, server = asked(clients, [completion("Doctor: Hi")])
+    found, reserved, server = asked(clients, [completion("Doctor: Hi")])
     assert (found.outcome, found.reason, found.attempts) == ("reply", "reply", 1)
     assert found.reply is not None
     assert (found.reply.text, found.reply.served_model, found.reply.request_id) == ("Doctor: Hi", "served-1", "req-1")
     assert found.cost_usd == pytest.approx((1000 * 1.0 + 500 * 2.0) / 1e6) and found.possibly_usd == 0
-    assert ledger.reserved == [pytest.approx((len(server.requests[0].body) * 1.0 + 100 * 2.0) / 1e6)]
+    assert reserved == [pytest.approx((len(server.requests[0].body) * 1.0 + 100 * 2.0) / 1e6)]
     assert found.at.startswith("20") and found.at.endswith("+00:00")
 
 
@@ -121,9 +106,8 @@ def test_what_is_no_reply_is_named(clients, entry, outcome, reason):
     ids=["reset", "short", "html", "500", "409", "aborted"],
 )
 def test_a_failed_call_is_sent_again(clients, entry):
-    found, ledger, server = asked(clients, [entry, completion()])
+    found, _, server = asked(clients, [entry, completion()])
     assert (found.outcome, found.attempts, len(server.requests)) == ("reply", 2, 2)
-    assert len(ledger.reserved) == 2
 
 
 def test_attempts_are_bounded(clients):
@@ -142,26 +126,26 @@ def test_waits_do_not_use_up_attempts(clients):
 
 @pytest.mark.parametrize("entry", [RESET, [completion()[:-5], CLOSE], answer(200, b"<html>")], ids=["reset", "short", "html"])
 def test_a_send_of_unknown_outcome_is_possibly_paid(clients, entry):
-    found, ledger, _ = asked(clients, [entry, completion()])
-    assert ledger.settled == [(0.0, ledger.reserved[0]), (found.cost_usd, 0.0)]
-    assert found.possibly_usd == ledger.reserved[0]
+    found, reserved, _ = asked(clients, [entry, completion()])
+    assert len(reserved) == 2
+    assert found.possibly_usd == reserved[0]
 
 
-def test_a_refused_send_costs_nothing(clients):
-    found, ledger, _ = asked(clients, [error(429, headers={"retry-after-ms": "5"}), error(500), completion()])
-    assert ledger.settled == [(0.0, 0.0), (0.0, 0.0), (found.cost_usd, 0.0)]
-    assert found.possibly_usd == 0
+def test_a_refused_send_costs_nothing_and_leaves_its_reservation_to_the_next(clients):
+    found, reserved, server = asked(clients, [error(429, headers={"retry-after-ms": "5"}), error(500), completion()])
+    assert len(reserved) == 1 and len(server.requests) == 3
+    assert (found.cost_usd, found.possibly_usd) == (pytest.approx(0.002), 0.0)
 
 
 def test_an_aborted_answer_is_paid_by_its_usage(clients):
-    found, ledger, _ = asked(clients, [completion("half", "abort"), completion()])
-    assert ledger.settled[0] == ledger.settled[1] == (pytest.approx(0.002), 0.0)
-    assert found.cost_usd == pytest.approx(0.004)
+    found, reserved, _ = asked(clients, [completion("half", "abort"), completion()])
+    assert len(reserved) == 2
+    assert (found.cost_usd, found.possibly_usd) == (pytest.approx(0.004), 0.0)
 
 
 def test_without_usage_the_reservation_stands(clients):
-    found, ledger, _ = asked(clients, [completion(usage=None)])
-    assert (found.outcome, found.cost_usd, found.possibly_usd) == ("reply", 0.0, ledger.reserved[0])
+    found, reserved, _ = asked(clients, [completion(usage=None)])
+    assert (found.outcome, found.cost_usd, found.possibly_usd) == ("reply", 0.0, reserved[0])
 
 
 def test_what_reserve_raises_prevents_the_send(clients):
@@ -179,13 +163,13 @@ def test_what_reserve_raises_prevents_the_send(clients):
 def test_could_not_connect_costs_nothing():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    ledger = Ledger()
+    reserved: list[float] = []
     config = teacher(base_url=f"http://127.0.0.1:{port}/v1")
     client = TeacherClient(config, api_key=None, stop=threading.Event(), unreachable_seconds=0.3)
     with pytest.raises(UnreachableError, match=r"teacher teacher-1 at 127\.0\.0\.1: no answer for"):
-        client.ask(REQUEST, ledger.reserve, ledger.settle)
+        client.ask(REQUEST, reserved.append)
     client.close()
-    assert len(ledger.reserved) > 5 and set(ledger.settled) == {(0.0, 0.0)}
+    assert client.state()["calls"] > 5 and len(reserved) == 1
 
 
 # --- stops --------------------------------------------------------------------------------------------------------------
