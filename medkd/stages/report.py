@@ -373,9 +373,9 @@ def _gaps(run: _Run) -> tuple[str, ...]:
         gaps.append(
             f"{other['num_samples']:,} more test rows have {_reference(source)[0]} as reference; their scores are in the file."
         )
-    too_long = run.scores.get("counts", {}).get("truncated", {}).get("student", 0)
-    if too_long:
-        gaps.append(f"{too_long:,} test conversations were too long for the student and count as answered with nothing.")
+    cut = run.scores.get("counts", {}).get("truncated", {}).get("student", 0)
+    if cut:
+        gaps.append(f"{cut:,} test conversations have no whole answer: too long to read, or the answer reached its limit.")
     if run.shards:
         gaps.append(
             "A record counts as supported when the conversation says its values; whose illness it is and whether it was "
