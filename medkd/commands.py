@@ -465,7 +465,8 @@ def _shard_options(args: argparse.Namespace, teacher: TeacherConfig) -> Any:
 
 def _student(args: argparse.Namespace) -> config.StudentConfig:
     student = _configs(args).student(args.student)
-    return student.model_copy(update={"num_epochs": args.num_epochs}) if args.num_epochs else student
+    epochs = getattr(args, "num_epochs", None)
+    return student.model_copy(update={"num_epochs": epochs}) if epochs else student
 
 
 def _gold(path: str | None) -> dict[str, Any] | None:
