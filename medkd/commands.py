@@ -21,7 +21,6 @@ from typing import Any, NoReturn
 from medkd import __version__, config, telemetry
 from medkd.config import ModelConfigs, TeacherConfig
 from medkd.errors import ConfigError, MedkdError, UsageError
-from medkd.store.conversations import Columns
 from medkd.store.files import Store, open_store
 
 # Where a chart mounts the Secret's keys as files.
@@ -441,7 +440,7 @@ def _exchanges(text: str) -> dict[str, int]:
 
 def _source(args: argparse.Namespace) -> Any:
     from medkd.stages.plan import ConversationSource
-    from medkd.store.conversations import survey
+    from medkd.store.conversations import Columns, survey
 
     if not args.conversations:
         return None

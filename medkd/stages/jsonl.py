@@ -75,7 +75,12 @@ def read(path: Path, schema: RecordSchema) -> tuple[list[Row], list[BadRow]]:
             continue
         try:
             good.append(_sample(json.loads(line), len(good), f"{path.name}:{number}", schema))
-        except (ValueError, InvalidRecord) as problem:
+        except InvalidRecord as problem:
+            # The full problem quotes the record; a reason may end up in a log.
+            bad.append(BadRow(number, f"output: {problem.kind}"))
+        except json.JSONDecodeError as problem:
+            bad.append(BadRow(number, f"not JSON at column {problem.colno}"))
+        except ValueError as problem:
             bad.append(BadRow(number, str(problem)))
     if not good:
         first = f"; line {bad[0].line}: {bad[0].reason}" if bad else ""

@@ -167,7 +167,7 @@ class _Variation:
             try:
                 return check(self.imported.record)
             except InvalidRecord as problem:
-                raise _Rejection(problem.kind, str(problem)) from None
+                raise _Rejection(problem.kind, problem.problem) from None
             except _Ungrounded as problem:
                 raise _Rejection("ungrounded", str(problem)) from None
         request = prompts.extraction_request(conversation, self.plan.schema, self.teacher, self.spec.seed)
@@ -185,7 +185,7 @@ class _Variation:
                 try:
                     return check(text)
                 except (InvalidConversation, InvalidRecord) as problem:
-                    reason, detail = str(problem.kind), str(problem)
+                    reason, detail = str(problem.kind), problem.problem
                 except _Ungrounded as problem:
                     reason, detail = "ungrounded", str(problem)
             else:
