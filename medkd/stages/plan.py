@@ -18,7 +18,6 @@ from medkd.samples import SampleSpec, canonical_json, sha256_hex
 from medkd.store import budget, layout, manifests
 from medkd.store.conversations import Columns, SourceFile
 from medkd.store.files import Store, check_exclusive_create
-from medkd.teacher.client import TeacherClient
 from medkd.telemetry import event
 
 FORMAT = 1
@@ -264,12 +263,8 @@ def asks_teacher(plan: Plan) -> bool:
     return plan.source is None or plan.source.columns.record is None
 
 
-def check_teacher(name: str, teacher: TeacherConfig, client: TeacherClient) -> None:
-    """Ask the teacher, at no cost, whether it knows the key and the model.
-
-    RefusedError for a key that is not accepted, UnreachableError where nobody answers, ConfigError for an unknown model.
-    """
-    models = client.models()
+def check_model(name: str, teacher: TeacherConfig, models: list[str]) -> None:
+    """ConfigError where the models that a teacher lists do not include the configured one; an empty list says nothing."""
     if models and teacher.model not in models:
         shown = ", ".join(sorted(models)[:8])
         raise ConfigError(f"teacher_models.{name}.model: got {teacher.model!r}, this teacher serves: {shown}")

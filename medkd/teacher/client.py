@@ -51,6 +51,7 @@ class Answer:
     reply: Reply | None
     """Present whenever the teacher wrote one, also for `repair` and `reject`."""
     attempts: int
+    """Sends that count against the record: neither ordered waits nor an outage of the teacher do."""
     cost_usd: float
     """What the usage of all attempts says, answers that could not be used included."""
     possibly_usd: float
