@@ -32,7 +32,6 @@ def train(
     manifest, StoppedError where `stop` was set or another rank was lost.
     """
     from medkd.student import session
-    from medkd.student.engine import TrainingJob
 
     tokens = manifests.require(store, f"{tokens_folder(student_name)}/manifest.json", "prepare")
     if tokens.config_hash != config_hash(student):
@@ -40,7 +39,7 @@ def train(
     done = manifests.read(store, train_manifest_path(student_name))
     if done and done.config_hash == tokens.config_hash and done.inputs == _hashes(tokens):
         return done
-    job = TrainingJob(
+    job = session.TrainingJob(
         student_name=student_name,
         student=student,
         train=_rows(store, tokens, "train"),
@@ -69,6 +68,7 @@ def train(
         )
         if ranks.rank == 0:
             manifests.write(store, train_manifest_path(student_name), manifest)
+            session.delete_checkpoints(store, student_name)
         session.barrier()
     return manifest
 

@@ -33,7 +33,7 @@ class Checkpoints:
     def __init__(self, store: Store, student_name: str, ranks: Ranks, *, keep: int, identity: dict[str, Any]) -> None:
         """identity: what must be equal for a checkpoint to be resumed (world size, ZeRO stage, tokens, ...)."""
         self._store, self._ranks, self._keep = store, ranks, keep
-        self._folder = f"{layout.student_folder(student_name)}/checkpoints"
+        self._folder = checkpoints_folder(student_name)
         self._scratch = ranks.folder / "checkpoints"
         self._identity = identity
 
@@ -76,13 +76,6 @@ class Checkpoints:
             event("training resumed", step=state["step"])
         return Position(step=state["step"], documents_seen=state["documents_seen"])
 
-    def delete_all(self) -> None:
-        """Remove the checkpoints of a training that is complete."""
-        if self._ranks.rank == 0:
-            self._store.delete(f"{self._folder}/LATEST")
-            for file in self._store.list_files(self._folder):
-                self._store.delete(file.path)
-
     def _latest(self) -> str | None:
         try:
             return self._store.read(f"{self._folder}/LATEST").decode().strip()
@@ -114,6 +107,17 @@ class Checkpoints:
         for file in files:
             if file.path.split("/")[-2] in tags[: -self._keep]:
                 self._store.delete(file.path)
+
+
+def checkpoints_folder(student_name: str) -> str:
+    return f"{layout.student_folder(student_name)}/checkpoints"
+
+
+def delete_checkpoints(store: Store, student_name: str) -> None:
+    """Remove the checkpoints of a training that is complete, what points at them first."""
+    files = [file.path for file in store.list_files(checkpoints_folder(student_name))]
+    for path in sorted(files, key=lambda path: not path.endswith("/LATEST")):
+        store.delete(path)
 
 
 def _random_state() -> dict[str, Any]:

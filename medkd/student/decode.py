@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.utils import logging
 
 from medkd.records import Record, RecordSchema
 from medkd.student.batches import attended, padded
@@ -48,6 +49,7 @@ class Extractor:
     @classmethod
     def load(cls, folder: Path, schema: RecordSchema | None = None) -> Extractor:
         """The student in a model folder; ConfigError where it is none. `schema` where it is none of medkd's own."""
+        logging.disable_progress_bar()
         tokenizer = StudentTokenizer.load(folder, schema)
         return cls(AUTO_MODELS[tokenizer.family.name].from_pretrained(folder, dtype="auto"), tokenizer)
 

@@ -7,9 +7,11 @@ resumed goes the same way as one that was not.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -102,7 +104,8 @@ def join(ranks: Ranks, device: torch.device) -> None:
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         else:
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
-    deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
+    with redirect_stdout(sys.stderr):  # DeepSpeed prints there, and standard output is the command's
+        deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
 def make_engine(model: Any, student: StudentConfig, ranks: Ranks, device: torch.device, dtype: torch.dtype) -> Any:

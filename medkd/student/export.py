@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import GenerationConfig
+from transformers.utils import logging
 
 from medkd.config import StudentConfig
 from medkd.student.tokenizer import StudentTokenizer
@@ -40,6 +41,7 @@ def write_model(
     model: Any, weights: dict[str, Any], tokenizer: StudentTokenizer, student: StudentConfig, lineage: Lineage, folder: Path
 ) -> None:
     """Write the model's folder: safetensors, tokenizer, generation settings, `medkd.json` and the card."""
+    logging.disable_progress_bar()
     model.generation_config = _generation_config(model, tokenizer, student)
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save(folder)

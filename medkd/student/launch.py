@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -40,14 +41,16 @@ def launch_training(arguments: Sequence[str], *, ranks: int | None, environment:
 def torchrun_command(arguments: Sequence[str], *, ranks: int, multi_node: bool) -> list[str]:
     """The command line that starts the ranks of this machine."""
     alone = [] if multi_node else ["--standalone"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *alone, f"--nproc-per-node={ranks}", "--max-restarts=0"]
+    torchrun = [sys.executable, "-m", "medkd.student.torchrun", *alone, f"--nproc-per-node={ranks}", "--max-restarts=0"]
     # Behind `--`, torchrun does not take our flags for abbreviations of its own.
     return [*torchrun, f"--shutdown-timeout={SAVE_SECONDS}", "-m", "--", "medkd", *arguments]
 
 
 def rank_variables(ranks: int, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """What the ranks' environment has beside the caller's."""
-    variables = {FOLDER_VARIABLE: str(folder)}
+    # DeepSpeed's operators are found through `ninja`, which an environment that is not activated does not have on its PATH.
+    path = os.pathsep.join([sysconfig.get_path("scripts"), environment.get("PATH", os.defpath)])
+    variables = {FOLDER_VARIABLE: str(folder), "PATH": path}
     if "OMP_NUM_THREADS" not in environment:
         variables["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     if "DS_ACCELERATOR" not in environment and not num_gpus():

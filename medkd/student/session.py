@@ -19,7 +19,7 @@ from medkd.store import layout, manifests
 from medkd.store.files import Store
 from medkd.store.manifests import FileEntry
 from medkd.student.batches import collate
-from medkd.student.checkpoints import Checkpoints
+from medkd.student.checkpoints import Checkpoints, delete_checkpoints
 from medkd.student.engine import Position, Training, TrainingJob, device_of, join, make_engine, precision_of
 from medkd.student.export import Lineage, gather_weights, write_model
 from medkd.student.metrics import Metrics
@@ -28,6 +28,8 @@ from medkd.student.order import schedule_of
 from medkd.student.ranks import Ranks
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.tokens import tokens_folder
+
+__all__ = ["Trained", "TrainingJob", "barrier", "delete_checkpoints", "joined", "train_student"]
 
 
 @dataclass(frozen=True, kw_only=True)

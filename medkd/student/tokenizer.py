@@ -81,7 +81,7 @@ class StudentTokenizer:
         """Ids that `decode` turns into exactly this text; DoesNotFitError where the tokenizer cannot be made to say it."""
         escapes = self.form.escapes
         # Characters that survive alone may not survive together (an accent that joins its letter), hence three tries.
-        for kept in (self._says, lambda character: character.isascii() and self._says(character), is_plain):
+        for kept in (self.says, lambda character: character.isascii() and self.says(character), is_plain):
             escaped = escapes.write(text, kept)
             ids = _encode(self.tokenizer, escaped)
             if _decode(self.tokenizer, ids) == escaped:
@@ -138,7 +138,7 @@ class StudentTokenizer:
     def _prompt(self, conversation: str) -> list[int]:
         return [*self._prefix, *self.encode(conversation), *self._separator]
 
-    def _says(self, character: str) -> bool:
+    def says(self, character: str) -> bool:
         if character not in self._sayable:
             self._sayable[character] = says(character, lambda text: _round_trip(self.tokenizer, text))
         return self._sayable[character]
