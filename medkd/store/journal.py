@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,8 @@ from medkd.store.files import Store
 FORMAT = 1
 
 Entry = dict[str, Any]
+
+_HEADER_KEYS = ("writer", "plan_hash", "in_flight", "allowance_usd")
 
 
 @dataclass(kw_only=True)
@@ -34,6 +37,8 @@ class Replay:
     """Paths of those budget chunks."""
     possibly_usd: float = 0.0
     """What earlier writers may have spent without an answer in the journal."""
+    unanswered_usd: float = 0.0
+    """What the newest writer had in flight, or may have sent since; the next claim books it as possibly spent."""
     closed: bool = False
     num_segments: int = 0
 
@@ -49,7 +54,7 @@ class Journal:
         self._next = 0
 
     def claim(self, allowance_usd: float = 0.0) -> Replay:
-        """Take the shard over from whoever wrote before; returns what stands in the journal.
+        """Take the shard over from whoever wrote before; returns what stands in the journal, the claim included.
 
         A closed journal is not claimed: there is nothing left to write. `allowance_usd` as in `commit`.
         """
@@ -57,9 +62,11 @@ class Journal:
             replay = replay_shard(self.store, self.shard, self.plan_hash)
             if replay.closed:
                 return replay
-            path = layout.journal_segment(self.shard, replay.num_segments)
-            if self.store.create(path, self._segment([{"kind": "claim"}], {}, allowance_usd)):
-                self._next = replay.num_segments + 1
+            self._next = replay.num_segments
+            if self._put(self._segment([{"kind": "claim"}], {}, allowance_usd)) is None:
+                replay.possibly_usd += replay.unanswered_usd
+                replay.unanswered_usd = allowance_usd
+                replay.num_segments += 1
                 return replay
 
     def commit(self, entries: Sequence[Entry], in_flight: Mapping[str, float], allowance_usd: float) -> None:
@@ -68,17 +75,30 @@ class Journal:
         in_flight: call key to reserved US dollars of what is sent and unanswered now. allowance_usd: the most that calls
         sent after this segment's snapshot may reserve until the next segment is durable.
         """
-        path = layout.journal_segment(self.shard, self._next)
-        if not self.store.create(path, self._segment(entries, in_flight, allowance_usd)):
-            # A PUT that was retried below us may have succeeded the first time.
-            writer = decode_segment(self.store.read(path), path)[0]["writer"]
-            if writer != self.writer:
-                raise FencedError(f"shard {self.shard}: another process took it over (writer {writer}); this one stops")
-        self._next += 1
+        segment = self._segment(entries, in_flight, allowance_usd)
+        while (other := self._put(segment)) is not None:
+            if other != self.writer:
+                raise FencedError(f"shard {self.shard}: another process took it over ({other}); this one stops")
+            # An earlier commit of ours that seemed to fail had been written after all.
+            self._next += 1
 
     def close(self) -> None:
         """The last segment: every sample of the shard has its end."""
         self.commit([{"kind": "close"}], {}, 0.0)
+
+    def _put(self, segment: bytes) -> str | None:
+        """Create the next segment and count on; where the number is taken, return which writer's segment stands there."""
+        path = layout.journal_segment(self.shard, self._next)
+        if not self.store.create(path, segment):
+            try:
+                there = self.store.read(path)
+            except FileNotFoundError:
+                return "finished since"
+            # A PUT that was retried below us may have succeeded the first time.
+            if there != segment:
+                return str(decode_segment(there, path)[0]["writer"])
+        self._next += 1
+        return None
 
     def _segment(self, entries: Iterable[Entry], in_flight: Mapping[str, float], allowance_usd: float) -> bytes:
         header = {
@@ -101,36 +121,45 @@ def decode_segment(data: bytes, path: str) -> list[Entry]:
     """Header and entries of a segment; InputError naming the path where it is not one."""
     try:
         lines = [json.loads(line) for line in gzip.decompress(data).splitlines()]
-        if lines[0]["format"] != FORMAT:
-            raise InputError(f"{path}: got journal format {lines[0]['format']!r}, this medkd reads {FORMAT}")
-    except (OSError, EOFError, ValueError, LookupError, TypeError) as error:
+        header, *entries = lines
+        if header["format"] != FORMAT:
+            raise InputError(f"{path}: got journal format {header['format']!r}, this medkd reads {FORMAT}")
+        if not (set(_HEADER_KEYS) <= set(header) and all(entry["kind"] for entry in entries)):
+            raise KeyError
+    except (OSError, EOFError, zlib.error, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{path}: not a journal segment ({type(error).__name__})") from error
     return lines
 
 
 def replay_shard(store: Store, shard: int, plan_hash: str) -> Replay:
-    """Read all segments of a shard; ConfigError where they belong to another plan, InputError where one is missing."""
+    """Read all segments of a shard; ConfigError where they belong to another plan, InputError where one is missing.
+
+    A shard whose segments are being deleted, because another process has just finished it, is such an InputError as well.
+    """
     files = store.list_files(layout.journal_folder(shard))
     expected = [layout.journal_segment(shard, number) for number in range(len(files))]
+    incomplete = InputError(
+        f"{store.url}/{layout.journal_folder(shard)}: segments are missing or strange; restore them or use a new prefix"
+    )
     if [file.path for file in files] != expected:
-        raise InputError(
-            f"{store.url}/{layout.journal_folder(shard)}: segments are missing or strange; restore them or use a new prefix"
-        )
-    segments = store.read_many(expected)
+        raise incomplete
+    try:
+        segments = store.read_many(expected)
+    except FileNotFoundError:
+        raise incomplete from None
     return replay([decode_segment(segments[path], path) for path in expected], plan_hash, layout.journal_folder(shard))
 
 
 def replay(segments: Sequence[Sequence[Entry]], plan_hash: str, shown: str = "journal") -> Replay:
     """Fold decoded segments in their order into what they say together."""
     state = Replay(num_segments=len(segments))
-    unanswered = 0.0
     for header, *entries in segments:
         if header["plan_hash"] != plan_hash:
             raise ConfigError(f"{shown}: belongs to plan {header['plan_hash'][:12]}, not {plan_hash[:12]}; use another prefix")
         for entry in entries:
             if entry["kind"] == "claim":
                 # The writer before is gone: what it had in flight, and may have sent since, nobody will answer for.
-                state.possibly_usd += unanswered
+                state.possibly_usd += state.unanswered_usd
             elif entry["kind"] == "money":
                 state.money_usd += entry["usd"]
                 state.chunks.append(entry["path"])
@@ -138,7 +167,7 @@ def replay(segments: Sequence[Sequence[Entry]], plan_hash: str, shown: str = "jo
                 state.done.setdefault(entry["key"], entry)
             elif entry["kind"] == "close":
                 state.closed = True
-        unanswered = sum(call["reserved_usd"] for call in header["in_flight"]) + header["allowance_usd"]
+        state.unanswered_usd = sum(call["reserved_usd"] for call in header["in_flight"]) + header["allowance_usd"]
     return state
 
 

@@ -13,13 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from medkd.errors import ConfigError, RefusedError, UnreachableError
 from medkd.store.files import MemoryStore, S3Store, Store, StoredFile, check_exclusive_create, open_store
-from tests.seaweedfs import S3Server
+
+if TYPE_CHECKING:
+    from tests.seaweedfs import S3Server
 
 # Names that have tripped stores before: globs, spaces, a URL's own signs, and the word that S3 uses in its errors.
 ODD_PREFIXES = ["plain", "my-bucket/run", "run [1]", "a b+c", "ünïcode", "50%20off", "model@main"]
