@@ -6,7 +6,9 @@ ends it, the same command again continues.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -221,6 +223,7 @@ class _LocalRun:
         while self.stage.waiting or self.stage.running:
             if self.stop.is_set():
                 self.end_processes()
+                self.screen.end(self._progress_line())
                 raise StoppedError("stopped; the same command goes on from here")
             while self.stage.waiting and len(self.stage.running) < self.options.parallel:
                 self._start(self.stage.waiting.pop(0))
@@ -376,6 +379,12 @@ class Screen:
     def _write(self, text: str, end: str) -> None:
         start = "\r\x1b[K" if self.rewrites else ""
         print(f"{start}{self.name:<9} {text}", end=end, file=self.stream, flush=True)
+
+
+def _stop_with_parent() -> None:
+    """In a new process: ask the kernel for a SIGTERM when this program's end leaves the process an orphan."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
 
 
 def _last_error(log: Path) -> str:
