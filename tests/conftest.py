@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from medkd.store.files import Store, open_store
 
 if TYPE_CHECKING:
     from tests.seaweedfs import S3Server
+
+# How long an example takes says nothing here: stores sync to disk, and machines are shared.
+hypothesis.settings.register_profile("medkd", deadline=None)
+hypothesis.settings.load_profile("medkd")
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,7 @@ class Budget:
         names = {file.path for file in self.store.list_files(layout.BUDGET)}
         for path in sorted(names):
             claim = path.removesuffix(".json") + ".taken.json"
-            if "/return-" not in path or path.endswith(".taken.json") or claim in names:
+            if not _is_offer(path) or claim in names:
                 continue
             usd = float(json.loads(self.store.read(path))["usd"])
             if self.store.create(claim, self._file(usd)):
@@ -74,15 +74,15 @@ class Budget:
 
 def lost_usd(store: Store, shard: int, journalled: list[str]) -> float:
     """Budget that a shard's writers took but died before journalling: counted as possibly spent."""
-    lost = 0.0
-    for file in store.list_files(layout.BUDGET):
-        is_offer = "/return-" in file.path and not file.path.endswith(".taken.json")
-        if file.path in journalled or is_offer:
-            continue
-        content = json.loads(store.read(file.path))
-        if content["shard"] == shard:
-            lost += content["usd"]
-    return lost
+    known = set(journalled)
+    paths = [file.path for file in store.list_files(layout.BUDGET) if file.path not in known and not _is_offer(file.path)]
+    contents = (json.loads(data) for data in store.read_many(paths).values())
+    return sum(float(content["usd"]) for content in contents if content["shard"] == shard)
+
+
+def _is_offer(path: str) -> bool:
+    """Whether the file is what a closed shard gave back, rather than a chunk or the claim of a return."""
+    return "/return-" in path and not path.endswith(".taken.json")
 
 
 class Purse:
@@ -108,7 +108,15 @@ class Purse:
         self._refusal: BudgetError | None = None
 
     def reserve(self, key: str, usd: float) -> None:
-        """Set money aside for a send of the call; BudgetError where none is left, StoppedError when told to stop."""
+        """Set money aside for a send of the call; BudgetError where none is left, StoppedError when told to stop.
+
+        A send that alone exceeds the allowance could wait for ever, so it is a BudgetError, too.
+        """
+        if usd > self.allowance_usd + 1e-12:
+            raise BudgetError(
+                f"a single call may cost ${usd:.4f}, but only ${self.allowance_usd:.4f} may be under way at once; "
+                "shorten the conversations or raise the teacher's limits.max_concurrency"
+            )
         with self._changed:
             while self._stop.is_set() or not self._fits(usd):
                 if self._stop.is_set():

@@ -1,0 +1,336 @@
+"""A run's money: chunks that only one writer can take, and the purse that lends them to calls."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medkd.errors import BudgetError, StoppedError
+from medkd.store import layout
+from medkd.store.budget import Budget, Purse, Taken, chunk_usd, lost_usd
+from medkd.store.files import Store, open_store
+
+
+def budget(store: Store, shard: int, *, total: float = 2.0, chunk: float = 0.1) -> Budget:
+    return Budget(store=store, shard=shard, writer=f"writer-{shard}", budget_usd=total, chunk_usd=chunk)
+
+
+def take_all(purse: Budget) -> list[Taken]:
+    taken = []
+    while chunk := purse.take():
+        taken.append(chunk)
+    return taken
+
+
+# --- chunks -----------------------------------------------------------------------------------------------------------
+
+
+def test_many_writers_together_take_exactly_the_budget_and_no_chunk_twice(store: Store) -> None:
+    ready = threading.Barrier(6)
+
+    def work(shard: int) -> list[Taken]:
+        ready.wait()
+        return take_all(budget(store, shard))
+
+    with ThreadPoolExecutor(6) as threads:
+        taken = [chunk for chunks in threads.map(work, range(6)) for chunk in chunks]
+    assert sorted(chunk.path for chunk in taken) == [layout.budget_chunk(number) for number in range(20)]
+    assert sum(chunk.usd for chunk in taken) == pytest.approx(2.0)
+
+
+@given(st.floats(0.001, 1000), st.integers(1, 5), st.floats(0.000001, 10))
+@settings(max_examples=30)
+def test_no_budget_and_no_cut_of_it_is_ever_exceeded(total: float, shards: int, dearest: float) -> None:
+    chunk = chunk_usd(total, shards, dearest)
+    assert chunk >= 4 * dearest
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    taken = take_all(budget(store, 0, total=total, chunk=chunk))
+    assert sum(found.usd for found in taken) <= total * (1 + 1e-9)
+    assert total - sum(found.usd for found in taken) < chunk * (1 + 1e-9), "what is left is less than a chunk"
+
+
+def test_a_raised_budget_adds_chunks_and_keeps_those_taken(store: Store) -> None:
+    assert len(take_all(budget(store, 0, total=0.3))) == 3
+    assert budget(store, 0, total=0.3).take() is None
+    assert [chunk.path for chunk in take_all(budget(store, 1, total=0.5))] == [layout.budget_chunk(3), layout.budget_chunk(4)]
+
+
+# --- returns ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_a_closed_shard_gives_back_is_taken_once_by_whoever_comes_first(store: Store) -> None:
+    take_all(budget(store, 0))
+    budget(store, 3).give_back(0.07)
+    ready = threading.Barrier(5)
+
+    def work(shard: int) -> list[Taken]:
+        ready.wait()
+        return take_all(budget(store, shard))
+
+    with ThreadPoolExecutor(5) as threads:
+        taken = [chunk for chunks in threads.map(work, range(5)) for chunk in chunks]
+    assert taken == [Taken(path=layout.budget_return(3, taken=True), usd=0.07)]
+    assert budget(store, 4).take() is None
+
+
+def test_a_shard_gives_back_once_and_only_what_is_left(store: Store) -> None:
+    take_all(budget(store, 0))
+    for usd in (0.0, -0.01):
+        budget(store, 1).give_back(usd)
+    assert budget(store, 2).take() is None
+    budget(store, 1).give_back(0.05)
+    budget(store, 1).give_back(0.09)
+    assert [chunk.usd for chunk in take_all(budget(store, 2))] == [0.05]
+
+
+def test_a_return_that_was_taken_can_be_given_back_by_its_taker(store: Store) -> None:
+    take_all(budget(store, 0))
+    budget(store, 1).give_back(0.05)
+    assert [chunk.usd for chunk in take_all(budget(store, 2))] == [0.05]
+    budget(store, 2).give_back(0.03)
+    assert [chunk.usd for chunk in take_all(budget(store, 3))] == [0.03]
+    assert budget(store, 4).take() is None
+
+
+def test_only_what_a_shard_took_and_did_not_journal_is_lost(store: Store) -> None:
+    mine, other = budget(store, 1, total=0.5), budget(store, 2, total=0.5)
+    journalled, lost = mine.take(), mine.take()
+    assert journalled and lost
+    assert other.take() and other.take() and other.take()
+    assert lost_usd(store, 1, [journalled.path]) == pytest.approx(0.1)
+    assert lost_usd(store, 1, [journalled.path, lost.path]) == 0.0
+    assert lost_usd(store, 2, []) == pytest.approx(0.3)
+    other.give_back(0.2)
+    assert lost_usd(store, 2, []) == pytest.approx(0.3), "what was offered is not what was taken"
+    assert mine.take() == Taken(path=layout.budget_return(2, taken=True), usd=0.2)
+    assert lost_usd(store, 1, [journalled.path, lost.path]) == pytest.approx(0.2)
+
+
+# --- the purse --------------------------------------------------------------------------------------------------------
+
+
+class WouldBlockError(Exception):
+    """Raised by the purse's call for help, so that a test sees a wait instead of waiting."""
+
+
+def _would_block() -> None:
+    raise WouldBlockError
+
+
+def purse(*, money: float, allowance: float = 1e9) -> Purse:
+    made = Purse(threading.Event(), _would_block, allowance)
+    made.add(money)
+    return made
+
+
+@dataclass
+class Books:
+    """What the purse must respect, kept apart from it."""
+
+    allowance: float
+    money: float = 0.0
+    gone: float = 0.0
+    in_flight: dict[str, float] = field(default_factory=dict)
+    reserved: list[float] = field(default_factory=list)
+    durable_from: int = 0
+    snapshot_from: int | None = None
+
+    def fits(self, usd: float) -> bool:
+        starts = [self.durable_from] if self.snapshot_from is None else [self.durable_from, self.snapshot_from]
+        window = max(sum(self.reserved[start:]) for start in starts)
+        return usd == 0 or (self.free >= usd and window + usd <= self.allowance)
+
+    @property
+    def free(self) -> float:
+        return self.money - self.gone - sum(self.in_flight.values())
+
+
+_cents = st.integers(0, 40).map(float)
+_steps = st.one_of(
+    st.tuples(st.just("reserve"), st.sampled_from("abcdef"), _cents),
+    st.tuples(st.just("settle"), st.sampled_from("abcdef"), st.integers(0, 4)),
+    st.tuples(st.just("add"), st.just(""), _cents),
+    st.tuples(st.sampled_from(["snapshot", "durable", "commit failed"]), st.just(""), st.just(0)),
+)
+
+
+@given(st.integers(1, 100).map(float), st.lists(_steps, max_size=60))
+def test_reservations_never_exceed_the_money_nor_since_the_last_durable_segment_the_allowance(
+    allowance: float, steps: list[tuple[str, str, float]]
+) -> None:
+    under_test, books = purse(money=0.0, allowance=allowance), Books(allowance)
+    for kind, key, value in steps:
+        if kind == "reserve":
+            _reserve(under_test, books, key, value)
+        elif kind == "settle" and key in books.in_flight:
+            spent = books.in_flight.pop(key) * value / 4
+            books.gone += spent
+            under_test.settle(key, spent_usd=spent / 2, possibly_usd=spent / 2)
+        elif kind == "add":
+            books.money += value
+            under_test.add(value)
+        elif kind == "snapshot" and books.snapshot_from is None:
+            books.snapshot_from = len(books.reserved)
+            assert under_test.snapshot() == books.in_flight
+        elif kind == "durable" and books.snapshot_from is not None:
+            books.durable_from, books.snapshot_from = books.snapshot_from, None
+            under_test.durable()
+        elif kind == "commit failed":
+            books.snapshot_from = None
+        assert under_test.free_usd == pytest.approx(books.free)
+        assert books.free >= -1e-9
+        assert sum(books.reserved[books.durable_from :]) <= allowance + 1e-9
+
+
+def _reserve(under_test: Purse, books: Books, key: str, usd: float) -> None:
+    try:
+        under_test.reserve(key, usd)
+    except WouldBlockError:
+        assert not books.fits(usd), "nothing that fits may wait"
+        assert usd <= books.allowance
+        assert under_test.lacks_money == (usd > books.free)
+        assert under_test.waits_for_commit == (usd <= books.free)
+    except BudgetError:
+        assert usd > books.allowance, "it could wait for ever"
+    else:
+        # After a failed commit the purse may still count from the snapshot that never became durable: never too little.
+        assert books.fits(usd)
+        books.in_flight[key] = books.in_flight.get(key, 0.0) + usd
+        books.reserved.append(usd)
+
+
+def test_an_attempt_that_is_sent_again_reserves_beside_the_first_which_may_have_been_billed() -> None:
+    under_test = purse(money=10.0)
+    under_test.reserve("a", 4.0)
+    under_test.reserve("a", 4.0)
+    assert under_test.snapshot() == {"a": 8.0}
+    with pytest.raises(WouldBlockError):
+        under_test.reserve("b", 4.0)
+    under_test.settle("a", spent_usd=1.0, possibly_usd=4.0)
+    assert (under_test.spent_usd, under_test.possibly_usd, under_test.free_usd) == (1.0, 4.0, 5.0)
+    assert not under_test.has_reserved
+
+
+def test_a_free_teacher_needs_neither_money_nor_a_commit() -> None:
+    under_test = purse(money=0.0, allowance=0.0)
+    for number in range(100):
+        under_test.reserve(str(number), 0.0)
+    assert not under_test.has_reserved
+
+
+def test_a_call_dearer_than_the_allowance_is_refused_rather_than_left_waiting_for_ever() -> None:
+    with pytest.raises(BudgetError, match=r"may cost \$5\.0000, but only \$2\.0000 may be under way at once; shorten"):
+        purse(money=100.0, allowance=2.0).reserve("a", 5.0)
+
+
+class Waiter:
+    """A thread that reserves, and how that ended."""
+
+    def __init__(self, *, allowance: float = 1e9) -> None:
+        self.stop = threading.Event()
+        self.needed = threading.Event()
+        self.purse = Purse(self.stop, self.needed.set, allowance)
+        self.threads = ThreadPoolExecutor(8)
+
+    def reserve(self, key: str, usd: float) -> None:
+        self.outcome = self.threads.submit(self.purse.reserve, key, usd)
+
+    def assert_it_waits(self) -> None:
+        assert self.needed.wait(5), "whoever waits asks for help"
+        assert not self.outcome.done()
+        self.needed.clear()
+
+
+def test_a_sender_without_money_waits_asks_and_wakes_when_there_is_some() -> None:
+    waiter = Waiter()
+    waiter.purse.add(1.0)
+    waiter.reserve("a", 3.0)
+    waiter.assert_it_waits()
+    assert waiter.purse.lacks_money
+    waiter.purse.add(1.0)
+    waiter.assert_it_waits()
+    waiter.purse.add(1.0)
+    waiter.outcome.result(timeout=5)
+    assert waiter.purse.free_usd == 0.0
+    assert not waiter.purse.lacks_money
+
+
+def test_a_sender_without_allowance_wakes_when_the_next_segment_is_durable() -> None:
+    waiter = Waiter(allowance=4.0)
+    waiter.purse.add(100.0)
+    waiter.purse.reserve("a", 3.0)
+    waiter.reserve("b", 2.0)
+    waiter.assert_it_waits()
+    assert waiter.purse.waits_for_commit
+    assert not waiter.purse.lacks_money
+    waiter.purse.snapshot()
+    waiter.assert_it_waits()
+    waiter.purse.durable()
+    waiter.outcome.result(timeout=5)
+
+
+def test_a_sender_wakes_when_another_call_gives_its_reservation_back() -> None:
+    waiter = Waiter()
+    waiter.purse.add(10.0)
+    waiter.purse.reserve("a", 8.0)
+    waiter.reserve("b", 5.0)
+    waiter.assert_it_waits()
+    waiter.purse.settle("a", spent_usd=1.0, possibly_usd=0.0)
+    waiter.outcome.result(timeout=5)
+
+
+def test_stop_ends_every_wait_at_once_and_lets_nobody_send() -> None:
+    waiter = Waiter()
+    began = time.monotonic()
+    outcomes = [waiter.threads.submit(waiter.purse.reserve, str(number), 1.0) for number in range(8)]
+    assert waiter.needed.wait(5)
+    waiter.stop.set()
+    for outcome in outcomes:
+        with pytest.raises(StoppedError):
+            outcome.result(timeout=5)
+    assert time.monotonic() - began < 3
+    waiter.purse.add(100.0)
+    with pytest.raises(StoppedError):
+        waiter.purse.reserve("late", 1.0)
+    with pytest.raises(StoppedError):
+        waiter.purse.reserve("late and free", 0.0)
+
+
+def test_refuse_ends_every_wait_for_money_now_and_later_but_not_what_can_still_be_paid() -> None:
+    waiter = Waiter()
+    waiter.purse.add(2.0)
+    outcomes = [waiter.threads.submit(waiter.purse.reserve, str(number), 3.0) for number in range(4)]
+    assert waiter.needed.wait(5)
+    waiter.purse.refuse(BudgetError("all of 2 is spent"))
+    for outcome in outcomes:
+        with pytest.raises(BudgetError, match="all of 2 is spent"):
+            outcome.result(timeout=5)
+    with pytest.raises(BudgetError, match="all of 2 is spent"):
+        waiter.purse.reserve("later", 3.0)
+    waiter.purse.reserve("cheap", 1.0)
+
+
+def test_many_threads_together_never_hold_more_than_the_money() -> None:
+    stop = threading.Event()
+    under_test = Purse(stop, lambda: None, allowance_usd=1e9)
+    under_test.add(5.0)
+    lowest: list[float] = []
+
+    def work(number: int) -> None:
+        for step in range(25):
+            under_test.reserve(f"{number}-{step}", 1.5)
+            lowest.append(under_test.free_usd)
+            under_test.settle(f"{number}-{step}", spent_usd=0.0, possibly_usd=0.0)
+
+    with ThreadPoolExecutor(8) as threads:
+        for outcome in [threads.submit(work, number) for number in range(8)]:
+            outcome.result(timeout=30)
+    assert min(lowest) >= 0
+    assert under_test.free_usd == pytest.approx(5.0)
