@@ -210,9 +210,13 @@ class TeacherClient:
         return answer
 
     def models(self) -> list[str]:
-        """The model ids that the teacher lists; empty where it lists none."""
-        call = _Call(record=next(self._records), method="GET", path="/models")
-        return list(self._until_over(call, _Ledger(_unreserved)).models)
+        """The model ids that the teacher lists; empty where it has no such list."""
+        verdict = self._until_over(
+            _Call(record=next(self._records), method="GET", path=protocols.list_path(self._teacher)), _Ledger(_unreserved)
+        )
+        if verdict.reason == "attempts_exhausted":
+            raise UnreachableError(f"{self._label}: does not list its models (HTTP {verdict.status}); check the server's own log")
+        return list(verdict.models)
 
     def state(self) -> dict[str, float | int | None]:
         """`concurrency`, `in_flight`, `paused_until` (Unix time or None), `calls` and `waits` so far."""

@@ -58,6 +58,11 @@ def encode(teacher: TeacherConfig, request: Request) -> tuple[str, bytes]:
     return path, json.dumps({**fields, **teacher.extra_body}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+def list_path(teacher: TeacherConfig) -> str:
+    """The path of the model list below the base URL, in one page."""
+    return "/models?limit=1000" if teacher.protocol == "anthropic" else "/models"
+
+
 def headers(teacher: TeacherConfig, key: str | None) -> dict[str, str]:
     """Headers of every call to `teacher`. `key` must be stripped and printable."""
     found = {"Content-Type": "application/json", "Accept": "application/json"}

@@ -210,6 +210,14 @@ def test_after_a_stop_no_thread_sends_anything_more(clients):
         assert len(server.requests) == sent
 
 
+def test_who_waits_for_the_slot_of_a_stopped_call_sends_nothing(clients):
+    for _ in range(10):
+        with ScriptedTeacher([error(402)]) as server:
+            found = outcomes(clients(server, config={"limits": Limits(max_concurrency=1)}), 8, threads=8)
+            assert [type(one) for one in found] == [RefusedError] * 8
+            assert len(server.requests) == 1
+
+
 def test_a_proxys_forbidden_page_is_asked_twice_more_and_then_believed(clients):
     page = answer(403, b"<html>Forbidden</html>", {"Content-Type": "text/html"})
     with ScriptedTeacher([page]) as server:
@@ -268,6 +276,14 @@ def test_an_ordered_wait_holds_all_threads(clients):
     assert [one.outcome for one in found if isinstance(one, Answer)] == ["reply"] * 200
     # Only what was under way when the order was given may still arrive; the other hundred and more wait.
     assert len(during) <= server.peak < 20
+
+
+def test_who_waits_for_the_slot_of_a_call_told_to_wait_waits_too(clients):
+    with ScriptedTeacher([error(429, headers={"retry-after-ms": "400"}), completion()]) as server:
+        found = outcomes(clients(server, config={"limits": Limits(max_concurrency=1)}), 8, threads=8)
+        first, second = server.requests[:2]
+    assert [one.outcome for one in found if isinstance(one, Answer)] == ["reply"] * 8
+    assert second.at - first.at >= 0.4
 
 
 def test_one_burst_makes_one_cut(clients):
@@ -403,6 +419,12 @@ def test_twenty_failures_in_a_row_across_records_end_it(clients):
     assert len(rejected) < 5
 
 
+def test_failures_between_good_answers_never_add_up(clients):
+    with ScriptedTeacher(lambda number, received: completion() if number % 2 else error(500)) as server:
+        client = clients(server)
+        assert [client.ask(REQUEST, lambda upper_bound: None).outcome for _ in range(30)] == ["reply"] * 30
+
+
 def test_an_outage_costs_no_record_its_attempts(clients, monkeypatch):
     """Calls fail for a while, several times more often than records have attempts; then the teacher is back."""
     monkeypatch.setattr(rates, "MIN_BACKOFF", 0.1)
@@ -463,6 +485,11 @@ def test_a_probe_that_fails_is_an_error(clients, entry, kind):
 def test_a_server_without_a_model_list_has_none(clients):
     with ScriptedTeacher([answer(404)]) as server:
         assert clients(server).models() == []
+
+
+def test_a_server_that_fails_to_list_its_models_is_not_taken_for_one_without(clients):
+    with ScriptedTeacher([error(500)]) as server, pytest.raises(UnreachableError, match=r"does not list its models \(HTTP 500\)"):
+        clients(server).models()
 
 
 def test_closing_releases_threads_that_wait(clients):
