@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from medkd.errors import ConfigError, InputError
@@ -50,13 +51,22 @@ class SourceFile:
 
 
 def survey(patterns: list[str], columns: Columns) -> list[SourceFile]:
-    """The files behind paths or globs, sorted by path, with their row counts; InputError where one cannot be read."""
+    """The files behind paths or globs, sorted by path, with their row counts.
+
+    InputError where one cannot be read or no row of all can be used; ConfigError where one lacks a column.
+    """
     found: list[SourceFile] = []
+    usable, problem = 0, ""
     for path in _expand(patterns):
         data = _bytes(path)
-        found.append(SourceFile(path=path, rows=sum(1 for _ in _rows(path, data, columns)), sha256=sha256_hex(data)))
-    if not any(file.rows for file in found):
-        raise InputError(f"--conversations {' '.join(patterns)}: no rows found in {len(found)} files")
+        rows = list(_rows(path, data, columns))
+        found.append(SourceFile(path=path, rows=len(rows), sha256=sha256_hex(data)))
+        usable += sum(1 for row in rows if row.problem is None)
+        problem = problem or next((row.problem for row in rows if row.problem), "")
+    if not usable:
+        total = sum(file.rows for file in found)
+        first = f"; {problem}" if problem else ""
+        raise InputError(f"--conversations {' '.join(patterns)}: none of {total} rows in {len(found)} files can be used{first}")
     return found
 
 
@@ -79,7 +89,8 @@ def _expand(patterns: list[str]) -> list[str]:
     for pattern in patterns:
         try:
             filesystem, root = fsspec.core.url_to_fs(pattern)
-            matches = filesystem.glob(root) if any(sign in root for sign in "*?[") else [root]
+            is_glob = any(sign in root for sign in "*?[") and not filesystem.exists(root)
+            matches = filesystem.glob(root) if is_glob else [root]
             if filesystem.isdir(root):
                 matches = filesystem.find(root)
             paths.update(filesystem.unstrip_protocol(match) for match in matches if _kind(match))
@@ -120,7 +131,7 @@ def _row(path: str, line: int, raw: dict[str, Any], columns: Columns) -> Importe
     problem = None if isinstance(conversation, str) and conversation.strip() else f"{path}:{line}: no conversation text"
     record = raw.get(columns.record) if columns.record else None
     if isinstance(record, dict):
-        record = json.dumps(record, ensure_ascii=False)
+        record = json.dumps(record, ensure_ascii=False, default=str)
     return ImportedRow(
         conversation=conversation if isinstance(conversation, str) else "",
         source_id=str(raw[columns.id]) if columns.id and raw.get(columns.id) is not None else f"{path}:{line}",
@@ -134,7 +145,9 @@ def _check_columns(path: str, found: list[str], columns: Columns) -> None:
     flags = {"conversation": columns.conversation, "id": columns.id, "record": columns.record, "topic": columns.topic}
     for flag, name in flags.items():
         if name is not None and name not in found:
-            raise ConfigError(f"--{flag}-column: got {name!r}, columns of {path}: {', '.join(found)}")
+            # Cut short: without a header line these are the first conversation's own words.
+            shown = ", ".join(column[:30] for column in found[:20])
+            raise ConfigError(f"--{flag}-column: got {name!r}, columns of {path}: {shown}")
 
 
 def _csv(path: str, data: bytes, columns: Columns) -> Iterator[tuple[int, dict[str, Any] | str]]:
@@ -146,23 +159,31 @@ def _csv(path: str, data: bytes, columns: Columns) -> Iterator[tuple[int, dict[s
 
 
 def _jsonl(path: str, data: bytes, columns: Columns) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    for line, text in enumerate(_text(path, data).split("\n"), start=1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except ValueError:
-            row = None
-        yield line, row if isinstance(row, dict) else "not a JSON object"
+    lines = enumerate(_text(path, data).split("\n"), start=1)
+    rows = [(line, _json_object(text)) for line, text in lines if text.strip()]
+    keys = dict.fromkeys(key for _, row in rows if row is not None for key in row)
+    if keys:
+        _check_columns(path, list(keys), columns)
+    for line, row in rows:
+        yield line, "not a JSON object" if row is None else row
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _parquet(path: str, data: bytes, columns: Columns) -> Iterator[tuple[int, dict[str, Any] | str]]:
     try:
         table = pq.read_table(io.BytesIO(data))
-    except (OSError, ValueError) as error:
+        rows = table.to_pylist()
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a Parquet file ({type(error).__name__})") from None
     _check_columns(path, table.column_names, columns)
-    yield from enumerate(table.to_pylist(), start=1)
+    yield from enumerate(rows, start=1)
 
 
 def _text(path: str, data: bytes) -> str:

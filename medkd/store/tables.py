@@ -110,14 +110,30 @@ PREDICTION_COLUMNS = pa.schema(
 
 
 def encode(rows: Sequence[Row], columns: pa.Schema) -> bytes:
-    """Parquet bytes of the rows; a missing key becomes null, an unknown key is an error."""
-    names = set(columns.names)
-    for row in rows[:1]:
-        if not set(row) <= names:
-            raise KeyError(f"columns not in the schema: {sorted(set(row) - names)}")
+    """Parquet bytes of the rows; a missing key becomes null, an unknown key is an error.
+
+    Surrogates without a partner, which JSON can carry and Parquet's UTF-8 cannot, are replaced.
+    """
+    unknown = {name for row in rows for name in row} - set(columns.names)
+    if unknown:
+        raise KeyError(f"columns not in the schema: {sorted(unknown)}")
+    try:
+        table = pa.Table.from_pylist(list(rows), schema=columns)
+    except UnicodeEncodeError:
+        table = pa.Table.from_pylist([_encodable(row) for row in rows], schema=columns)
     sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=columns), sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, dict):
+        return {key: _encodable(member) for key, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(member) for member in value]
+    return value
 
 
 def decode(data: bytes, columns: Sequence[str] | None = None) -> list[Row]:
