@@ -5,8 +5,6 @@ How a value is looked up is its field's rule (`quality.rules`): names, ages, dru
 is not judged; a drug and its dose are looked up apart.
 """
 
-# ruff: noqa: SIM905 - long lists of words are easier to read and to keep in one string
-
 from __future__ import annotations
 
 import re

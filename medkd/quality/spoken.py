@@ -5,8 +5,6 @@ Folded: case and Unicode form, number words (`fifty-four` = `54`), decimals that
 brand names, word order.
 """
 
-# ruff: noqa: SIM905 - long lists of words are easier to read and to keep in one string
-
 from __future__ import annotations
 
 import re

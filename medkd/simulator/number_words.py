@@ -1,7 +1,5 @@
 """Numbers from 0 to 120 as people say them, both ways."""
 
-# ruff: noqa: SIM905 - long lists of words are easier to read and to keep in one string
-
 from __future__ import annotations
 
 import re

@@ -1,7 +1,5 @@
 """Pools the clinic draws its patients from: names, work, old illnesses, allergies and how long things have lasted."""
 
-# ruff: noqa: SIM905 - long lists of words are easier to read and to keep in one string
-
 from __future__ import annotations
 
 FIRST_NAMES = {
