@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,9 @@ Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 class _Strict(BaseModel):
     # `model_name` is the seed's key, so pydantic's own "model_" namespace must not claim it.
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Prices(_Strict):
@@ -93,6 +96,11 @@ class TeacherConfig(_Strict):
     def _consistent(self) -> TeacherConfig:
         if self.auth != "none" and self.api_key_env is None:
             raise ValueError('api_key_env: got null, expected a variable name; or set auth to "none"')
+        # What stands in these two by mistake may be a secret, so it is not shown.
+        if self.api_key_env is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.api_key_env):
+            raise ValueError("api_key_env: got something else than a variable name; put the key itself into that variable")
+        if "@" in self.base_url:
+            raise ValueError("base_url: got a URL with a user or password in it, expected none; api_key_env names the key")
         if self.protocol == "anthropic" and self.structured_output in ("json_schema", "json_object"):
             raise ValueError(
                 f"structured_output: got {self.structured_output!r}, allowed for anthropic: output_config, tool, none"
@@ -115,6 +123,12 @@ class Architecture(_Strict):
     feed_forward: Positive
     vocabulary: Positive = 8000
     """Entries of the tokenizer trained on the data set's train split, at most."""
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Architecture:
+        if self.width % self.heads:
+            raise ValueError(f"width: got {self.width}, expected a multiple of heads = {self.heads}")
+        return self
 
 
 class StudentConfig(_Strict):
@@ -166,7 +180,9 @@ class ConversationLength(_Strict):
         return self
 
 
-Words = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+# One line without blanks around it: prompts carry each on a line of its own.
+Word = Annotated[str, Field(pattern=r"^\S([^\r\n]*\S)?$")]
+Words = Annotated[tuple[Word, ...], Field(min_length=1)]
 
 
 class GenerationSettings(_Strict):
@@ -224,7 +240,7 @@ def load(path: str | Path | None) -> ModelConfigs:
     """Read the configuration file; None: the one that medkd ships. ConfigError with the first wrong key."""
     shown = str(path or "model_configs.json (shipped)")
     try:
-        text = _shipped().read_text() if path is None else Path(path).read_text(encoding="utf-8")
+        text = (_shipped() if path is None else Path(path)).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"configuration {shown}: cannot be read ({error.strerror}); pass --config PATH") from None
     except UnicodeDecodeError:
@@ -235,7 +251,7 @@ def load(path: str | Path | None) -> ModelConfigs:
 def parse(text: str, shown: str = "configuration") -> ModelConfigs:
     """The configuration written in `text`; `shown` names its origin in errors."""
     try:
-        raw = json.loads(text, object_pairs_hook=_no_repeats)
+        raw = json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{shown}: not JSON at line {error.lineno}, column {error.colno} ({error.msg})") from None
     except ValueError as error:
@@ -244,7 +260,7 @@ def parse(text: str, shown: str = "configuration") -> ModelConfigs:
         expected = ", ".join(ModelConfigs.model_fields)
         raise ConfigError(f"{shown}: got a JSON {type(raw).__name__}, expected an object with {expected}")
     try:
-        return ModelConfigs.model_validate(raw)
+        return ModelConfigs.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise ConfigError(f"{shown}: {_first_problem(error)}") from None
 
@@ -267,6 +283,10 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key!r} stands twice in one object, expected once")
         found[key] = value
     return found
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"got {name}, which is no JSON, expected a finite number")
 
 
 def _known(table: str, name: str, known: dict[str, Any]) -> str:
@@ -293,7 +313,8 @@ def _first_problem(error: ValidationError) -> str:
         inner = problem["msg"].removeprefix("Value error, ")
         return f"{path}.{inner}{more}" if path else f"{inner}{more}"
     got = json.dumps(problem["input"], ensure_ascii=False, default=str)
-    return f"{path}: got {got[:80]}, expected: {problem['msg'].removeprefix('Input should be ')}{more}"
+    expected = re.sub(r"^\w+ should (be )?", "", problem["msg"])
+    return f"{path}: got {got[:80]}, expected: {expected}{more}"
 
 
 def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
