@@ -1,0 +1,197 @@
+"""The command line: every verb with its flags, their units and defaults."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NoReturn
+
+from medkd import __version__
+from medkd.commands import stages, tools
+from medkd.commands.settings import job_index
+from medkd.errors import UsageError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def split_trailing(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments before and after a lone `--`."""
+    if "--" not in arguments:
+        return arguments, []
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
+    return int(text)
+
+
+def _dollars(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected US dollars, for example 5 or 0.50")
+    return value
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="medkd", description="Distil a teacher LLM into a small student that writes patients' records.")
+    parser.add_argument("--version", action="version", version=f"medkd {__version__}")
+    verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB", parser_class=_Parser)
+
+    def verb(name: str, function: Callable[..., int], help_text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(
+            name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        added.set_defaults(verb=function)
+        added.add_argument("--log", choices=("auto", "json", "text"), default="auto", help="form of the log on stderr")
+        added.add_argument(
+            "--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"), help="least level to log"
+        )
+        return added
+
+    run = verb("run", stages.run, "run all stages as processes on this machine; running it again continues")
+    _add_run_flags(run)
+    plan = verb("plan", stages.plan, "fix what every sample of a run will be; checks key, model, store and budget, pays nothing")
+    _add_shared(plan)
+    _add_plan(plan)
+    _add_teacher(plan)
+    plan.add_argument("--student", default="tiny-t5", help="student of the later stages, checked here")
+    plan.add_argument("--owner", help="who works on this run, for example the release's name")
+    plan.add_argument("--skip-preflight", action="store_true", help="do not ask the teacher whether it knows key and model")
+    generate = verb(
+        "generate", stages.generate, "one shard of a planned run, or with --output_path samples into one JSON lines file"
+    )
+    _add_shared(generate, prefix_required=False)
+    _add_plan(generate)
+    _add_teacher(generate)
+    generate.add_argument("--shard-index", type=int, default=job_index(), help="which shard; a Job's completion index by itself")
+    generate.add_argument("--progress-seconds", type=float, default=5.0, help="seconds between two progress writes")
+    generate.add_argument("--output-path", "--output_path", help="JSON lines file; plans, generates and exports in one go")
+    generate.add_argument("--validate", action="store_true", help="check each row of the file again and say how many are valid")
+    prepare = verb(
+        "prepare", stages.prepare, "verify shards, drop duplicates, split, write the data set and the student's tokens"
+    )
+    _add_shared(prepare)
+    _add_student(prepare)
+    train = verb("train", stages.train, "fine-tune a student with DeepSpeed on the ranks of this machine")
+    _add_shared(train, prefix_required=False)
+    _add_student(train)
+    _add_training(train)
+    evaluate = verb(
+        "evaluate", stages.evaluate, "score the student on the held-out split beside its baselines, and write the report"
+    )
+    _add_shared(evaluate)
+    _add_student(evaluate)
+    _add_gold(evaluate)
+    report = verb("report", tools.report, "write the run's report page from what lies under its prefix")
+    _add_shared(report)
+    _add_student(report)
+    export = verb("export", tools.export, "write a run's rows as JSON lines {instruction, input, output}")
+    _add_shared(export)
+    export.add_argument("--output", required=True, help="JSON lines file to write")
+    extract = verb("extract", tools.extract, "print the record of the conversation on standard input")
+    extract.add_argument("--model", required=True, help="folder of a trained student")
+    approve = verb("approve", tools.approve, "let a run go on that waits after its pilot")
+    _add_shared(approve)
+    check = verb("config", tools.config, "check the configuration file, or print its JSON Schema")
+    check.add_argument("what", choices=("check", "schema"))
+    check.add_argument("--config", help="configuration file; without it the shipped one")
+    _add_simulate(verb("simulate", tools.simulate, "serve a simulated teacher; `-- COMMAND` runs a command that finds it"))
+    return parser
+
+
+def _add_shared(parser: argparse.ArgumentParser, prefix_required: bool = True) -> None:
+    parser.add_argument("--config", help="configuration file; without it the shipped one")
+    parser.add_argument("--prefix", required=prefix_required, help="where the run lies: a folder or s3://bucket/path")
+    parser.add_argument("--storage-options", help="JSON object for the file system, for example an endpoint")
+
+
+def _add_plan(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--num-samples", "--num_samples", type=_positive, help="accepted samples asked for; else the configuration's"
+    )
+    parser.add_argument("--num-shards", type=_positive, help="shards of the run")
+    parser.add_argument("--seed", type=int, default=1, help="of the plan: equal seeds give equal samples")
+    parser.add_argument("--topic", action="append", help="only this topic; may be given again, need not be configured")
+    parser.add_argument("--held-out-topic", action="append", help="a topic that is only tested on; may be given again")
+    parser.add_argument("--num-topics", type=_positive, help="only the first so many topics of the configuration")
+    parser.add_argument("--exchanges", help="exchanges of a conversation, for example 4-8; else the configuration's")
+    parser.add_argument(
+        "--conversations", action="append", help="existing conversations: CSV, JSONL or Parquet file, folder or glob"
+    )
+    parser.add_argument("--conversation-column", default="conversation", help="column of the text")
+    parser.add_argument("--id-column", help="column of the conversation's own id")
+    parser.add_argument("--record-column", help="column of a record somebody wrote; then no teacher is asked")
+    parser.add_argument("--topic-column", help="column of the topic")
+    parser.add_argument("--take-over", action="store_true", help="work on a prefix although somebody else did within ten minutes")
+
+
+def _add_teacher(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--teacher", "--teacher-model", "--teacher_model", default="simulator", help="name in the configuration")
+    parser.add_argument("--teacher-url", help="base URL instead of the configured one; also MEDKD_TEACHER_URL")
+    parser.add_argument(
+        "--budget-usd", type=_dollars, help="US dollars the run may cost at most; needed for a teacher with a price"
+    )
+    parser.add_argument("--ca-bundle", help="certificates to trust instead of the usual ones")
+    parser.add_argument("--parallel", type=_positive, default=1, help="shards that run at once and share the key's limits")
+
+
+def _add_student(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--student", "--model-type", "--model_type", default="tiny-t5", help="name in the configuration")
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ranks", type=_positive, help="processes on this machine; else one per GPU, without GPUs one per core, at most 2"
+    )
+    parser.add_argument(
+        "--num-epochs", "--num_epochs", type=_positive, help="passes over the train split; else the configuration's"
+    )
+    parser.add_argument("--train-data", "--train_data", help="JSON lines file instead of a run's data set")
+    parser.add_argument("--output-dir", "--output_dir", help="with --train_data: folder for the trained model")
+    parser.add_argument("--evaluate", action="store_true", help="with --train_data: score the model afterwards")
+    _add_gold(parser)
+
+
+def _add_gold(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gold", help="JSON lines {conversation_sha256, record} to score against")
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    _add_plan(parser)
+    _add_teacher(parser)
+    _add_student(parser)
+    _add_gold(parser)
+    parser.add_argument(
+        "--ranks", type=_positive, help="training processes; else one per GPU, without GPUs one per core, at most 2"
+    )
+    parser.add_argument(
+        "--from",
+        dest="start_from",
+        choices=("plan", "generate", "prepare", "train", "evaluate"),
+        help="do this stage and those after it again",
+    )
+    parser.set_defaults(parallel=4)
+
+
+def _add_simulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8765, help="port; 0: a free one")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--requests-per-minute", type=_positive, help="limit; more are answered 429")
+    parser.add_argument("--tokens-per-minute", type=_positive, help="limit; more are answered 429")
+    parser.add_argument("--api-key", help="the only key it accepts; else any")
+    parser.add_argument(
+        "--faults", default="", help="faults with rates or call numbers, for example http_500:0.02,rate_limit@3-5"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the faults")
+    parser.add_argument("--write-gold", help="append the true record of each conversation to this file")

@@ -1,0 +1,192 @@
+"""From flags and environment to the values that stages take. The only reader of the environment."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+from medkd import config
+from medkd.config import ModelConfigs, TeacherConfig
+from medkd.errors import ConfigError, UsageError
+from medkd.store.files import Store, open_store
+
+# Where a chart mounts the Secret's keys as files.
+SECRETS_FOLDER = "/var/run/medkd/secrets"
+
+
+def load_configs(args: argparse.Namespace) -> ModelConfigs:
+    return config.load(args.config)
+
+
+def job_index() -> int:
+    """The completion index of the Indexed Job that this pod belongs to; 0 outside of one."""
+    return int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
+
+
+def open_prefix(args: argparse.Namespace, stop: threading.Event) -> Store:
+    """The run's store, which stops waiting for an unreachable server once `stop` is set."""
+    if args.prefix is None:
+        raise UsageError("--prefix: missing; say where the run lies, a folder or s3://bucket/path")
+    try:
+        options = json.loads(args.storage_options) if args.storage_options else {}
+    except ValueError:
+        raise UsageError(f"--storage-options: got {args.storage_options!r}, expected a JSON object for the file system") from None
+    store = open_store(args.prefix, options)
+    store.stop = stop
+    return store
+
+
+def teacher_of(configs: ModelConfigs, args: argparse.Namespace) -> TeacherConfig:
+    teacher = configs.teacher(args.teacher)
+    url = args.teacher_url or os.environ.get("MEDKD_TEACHER_URL")
+    return teacher.model_copy(update={"base_url": url.rstrip("/")}) if url else teacher
+
+
+def planned_teacher(store: Store, configs: ModelConfigs, args: argparse.Namespace) -> tuple[str, TeacherConfig]:
+    """The teacher that the plan names, as this configuration reaches it; ConfigError where it is another one by now."""
+    from medkd.stages.plan import load_plan, teacher_identity
+
+    planned = load_plan(store)[0].teacher
+    args.teacher = planned["name"]
+    teacher = teacher_of(configs, args)
+    now = teacher_identity(args.teacher, teacher)
+    changed = [key for key in now if now[key] != planned.get(key)]
+    if changed:
+        raise ConfigError(f"teacher_models.{args.teacher}.{changed[0]}: differs from the plan; restore it or plan a new run")
+    return args.teacher, teacher
+
+
+def teacher_client(args: argparse.Namespace, teacher: TeacherConfig, stop: threading.Event) -> Any:
+    from medkd.teacher.client import TeacherClient
+
+    proxies = {
+        scheme: os.environ[name] for scheme in ("http", "https") for name in (f"{scheme}_proxy".upper(),) if name in os.environ
+    }
+    return TeacherClient(
+        teacher,
+        api_key=api_key(args.teacher, teacher),
+        share=args.parallel,
+        stop=stop,
+        proxies=proxies or None,
+        ca_bundle=args.ca_bundle or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE"),
+    )
+
+
+def api_key(name: str, teacher: TeacherConfig) -> str | None:
+    """The teacher's key from the mounted Secret or the environment; ConfigError naming both where there is none."""
+    if teacher.auth == "none" or teacher.api_key_env is None:
+        return None
+    file = Path(os.environ.get("MEDKD_SECRETS", SECRETS_FOLDER)) / teacher.api_key_env
+    key = file.read_text().strip() if file.is_file() else os.environ.get(teacher.api_key_env, "").strip()
+    if not key:
+        raise ConfigError(f"teacher {name}: no key; set the environment variable {teacher.api_key_env} or mount it as {file}")
+    return key
+
+
+def generation_settings(configs: ModelConfigs, args: argparse.Namespace) -> config.GenerationSettings:
+    """Generation settings with the topics and moods of the flags."""
+    settings = configs.generation_settings
+    changed: dict[str, Any] = {}
+    if args.topic:
+        changed = {"conversation_topics": tuple(args.topic), "held_out_topics": ()}
+    if args.held_out_topic:
+        changed["held_out_topics"] = tuple(args.held_out_topic)
+    if args.num_topics:
+        changed["conversation_topics"] = settings.conversation_topics[: args.num_topics]
+    if args.exchanges:
+        changed["conversation_length"] = _exchanges(args.exchanges)
+    try:
+        return config.GenerationSettings.model_validate({**settings.model_dump(), **changed})
+    except ValueError as error:
+        raise UsageError(f"--topic, --held-out-topic: {str(error).splitlines()[2].strip()}") from None
+
+
+def _exchanges(text: str) -> dict[str, int]:
+    low, _, high = text.partition("-")
+    if not low.isdigit() or not (high or low).isdigit():
+        raise UsageError(f"--exchanges: got {text!r}, expected a range such as 4-8")
+    return {"min_exchanges": int(low), "max_exchanges": int(high or low)}
+
+
+def conversation_source(args: argparse.Namespace) -> Any:
+    from medkd.stages.plan import ConversationSource
+    from medkd.store.conversations import Columns, survey
+
+    if not args.conversations:
+        return None
+    columns = Columns(
+        conversation=args.conversation_column, id=args.id_column, record=args.record_column, topic=args.topic_column
+    )
+    return ConversationSource(files=tuple(survey(args.conversations, columns)), columns=columns)
+
+
+def shard_options(args: argparse.Namespace, teacher: TeacherConfig) -> Any:
+    from medkd.stages.generate import ShardOptions
+
+    return ShardOptions(
+        shard=args.shard_index,
+        writer=f"{process_name()}:{uuid.uuid4().hex[:8]}",
+        concurrency=max(1, teacher.limits.max_concurrency // args.parallel),
+        budget_usd=args.budget_usd,
+        progress_seconds=args.progress_seconds,
+    )
+
+
+def student_of(args: argparse.Namespace) -> config.StudentConfig:
+    student = load_configs(args).student(args.student)
+    epochs = getattr(args, "num_epochs", None)
+    return student.model_copy(update={"num_epochs": epochs}) if epochs else student
+
+
+def read_gold(path: str | None) -> dict[str, Any] | None:
+    """Records by conversation hash, as `medkd simulate --write-gold` appends them."""
+    if path is None:
+        return None
+    try:
+        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {row["conversation_sha256"]: row["record"] for row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"--gold {path}: not a file of lines {{conversation_sha256, record}} ({type(error).__name__})"
+        ) from None
+
+
+def process_name() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def repeat_flags(args: argparse.Namespace, *names: str) -> list[str]:
+    """The given flags again, as a command line for a child process."""
+    flags: list[str] = []
+    for name in names:
+        value = getattr(args, name, None)
+        for one in value if isinstance(value, list) else [value]:
+            if one is not None and one is not False:
+                flags += [f"--{name.replace('_', '-')}"] + ([] if one is True else [str(one)])
+    return flags
+
+
+def plan_flags(args: argparse.Namespace) -> list[str]:
+    conversations = ("conversations", "conversation_column", "id_column", "record_column", "topic_column")
+    what = ("teacher", "student", "num_samples", "num_shards", "seed", "topic", "held_out_topic", "num_topics", "exchanges")
+    return repeat_flags(args, *what, *conversations, "take_over")
+
+
+def wants_json(log: str) -> bool:
+    return log == "json" or (log == "auto" and not sys.stderr.isatty())
+
+
+def log_context(args: argparse.Namespace) -> dict[str, Any]:
+    context = {"stage": args.name}
+    if getattr(args, "shard_index", None) is not None:
+        context["shard"] = args.shard_index
+    if "RANK" in os.environ:
+        context["rank"] = int(os.environ["RANK"])
+    return context

@@ -1,0 +1,246 @@
+"""The verbs that are stages, and `run`, which is all of them: call the stage, print one useful line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from medkd.commands.settings import (
+    conversation_source,
+    generation_settings,
+    load_configs,
+    open_prefix,
+    plan_flags,
+    planned_teacher,
+    process_name,
+    read_gold,
+    repeat_flags,
+    shard_options,
+    student_of,
+    teacher_client,
+    teacher_of,
+)
+from medkd.errors import UsageError
+
+
+def run(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd import local
+
+    configs = load_configs(args)
+    configs.teacher(args.teacher)
+    configs.student(args.student)
+    if args.num_shards is None:
+        args.num_shards = 4
+    store = open_prefix(args, stop)
+    return local.run(
+        store,
+        configs,
+        local.RunOptions(
+            student=args.student,
+            num_shards=args.num_shards,
+            parallel=min(args.parallel, args.num_shards),
+            start_from=args.start_from,
+            owner=process_name(),
+            shared_flags=repeat_flags(args, "config", "prefix", "storage_options", "log_level"),
+            plan_flags=plan_flags(args),
+            teacher_flags=repeat_flags(args, "teacher_url", "budget_usd", "ca_bundle"),
+            gold_flags=repeat_flags(args, "gold"),
+            ranks=args.ranks,
+        ),
+        stop,
+    )
+
+
+def plan(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages import control, ownership
+    from medkd.stages import plan as planning
+    from medkd.teacher import prompts
+
+    configs = load_configs(args)
+    teacher = teacher_of(configs, args)
+    planning.check_terms(args.teacher, teacher)
+    planning.check_students(configs, [args.student])
+    store = open_prefix(args, stop)
+    plan = planning.make_plan(
+        generation_settings(configs, args),
+        args.teacher,
+        teacher,
+        seed=args.seed,
+        total_samples=args.num_samples,
+        prompt_version=prompts.PROMPT_VERSION,
+        source=conversation_source(args),
+    )
+    ownership.take(store, args.owner or process_name(), take_over=args.take_over)
+    if not args.skip_preflight and planning.asks_teacher(plan):
+        planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
+    cut = planning.publish(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
+    shard_zero = len(plan.shard_range(0, cut.num_shards))
+    control.create_control(store, control.first_control(plan.total_samples, shard_zero, priced=cut.chunk_usd > 0))
+    money = f", estimated at ${cut.estimate_usd:.2f}" if cut.estimate_usd else ""
+    print(f"planned {plan.total_samples:,} samples in {cut.num_shards} shards{money}: plan {plan.hash[:12]} under {store.url}")
+    return 0
+
+
+def generate(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages.generate import generate
+
+    if args.output_path:
+        return _generate_file(args, stop)
+    configs = load_configs(args)
+    store = open_prefix(args, stop)
+    teacher_name, teacher = planned_teacher(store, configs, args)
+    client = teacher_client(args, teacher, stop)
+    manifest = generate(store, teacher, client, shard_options(args, teacher), stop=stop)
+    counts = manifest.counts
+    print(
+        f"shard {args.shard_index}: {counts['accepted']:,} accepted, {counts['rejected']:,} rejected, {counts['short']:,} short; "
+        f"{counts['calls']:,} calls to {teacher_name}, ${manifest.money['spent_usd']:.4f}"
+    )
+    return 0
+
+
+def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
+    """`--output_path`: plan, generate and export in one go, the run's prefix beside the file."""
+    from medkd.stages import jsonl
+    from medkd.stages import plan as planning
+    from medkd.stages.generate import generate
+    from medkd.teacher import prompts
+
+    configs = load_configs(args)
+    teacher = teacher_of(configs, args)
+    planning.check_terms(args.teacher, teacher)
+    args.prefix = args.prefix or f"{args.output_path}.run"
+    store = open_prefix(args, stop)
+    plan = planning.make_plan(
+        generation_settings(configs, args),
+        args.teacher,
+        teacher,
+        seed=args.seed,
+        total_samples=args.num_samples,
+        prompt_version=prompts.PROMPT_VERSION,
+        source=conversation_source(args),
+    )
+    if args.budget_usd is None and not teacher.prices.free:
+        args.budget_usd = planning.default_budget_usd(plan, teacher)
+        print(f"no --budget-usd: this run stops at ${args.budget_usd:.2f}, three times its estimate", file=sys.stderr)
+    client = teacher_client(args, teacher, stop)
+    planning.check_model(args.teacher, teacher, client.models())
+    planning.publish(store, plan, teacher, num_shards=1, budget_usd=args.budget_usd)
+    generate(store, teacher, client, shard_options(args, teacher), stop=stop, on_progress=_print_progress)
+    count = jsonl.write(jsonl.accepted_rows(store), Path(args.output_path))
+    print(f"{args.output_path}: {count:,} rows")
+    if args.validate:
+        _, bad = jsonl.read(Path(args.output_path), plan.schema)
+        _print_bad_rows(args.output_path, bad)
+        print(f"{args.output_path}: {count - len(bad):,} rows valid, {len(bad):,} not")
+    return 0
+
+
+def prepare(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages.prepare import prepare
+
+    student = load_configs(args).student(args.student)
+    manifest = prepare(open_prefix(args, stop), args.student, student)
+    counts = manifest.counts
+    print(
+        f"data set {counts['data_set_hash'][:12]}: {counts['train']:,} train, {counts['validation']:,} validation, "
+        f"{counts['test']:,} test; {counts['duplicates']:,} duplicates left out"
+    )
+    return 0
+
+
+def train(args: argparse.Namespace, stop: threading.Event) -> int:
+    if args.train_data:
+        return _train_file(args, stop)
+    if "RANK" in os.environ:
+        return _train_rank(args, stop)
+    load_configs(args).student(args.student)
+    if args.num_epochs:
+        raise UsageError(
+            "--num-epochs: goes with --train_data; for a run set student_models.<name>.num_epochs, which its tokens carry"
+        )
+    return _launch(args, stop)
+
+
+def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
+    """`--train_data`: prepare, train and perhaps evaluate on a JSON lines file; the model lands in `--output_dir`."""
+    from medkd.records import PATIENT_RECORD
+    from medkd.samples import sha256_hex
+    from medkd.stages import jsonl
+    from medkd.stages.prepare import read_splits, write_data_set, write_tokens
+    from medkd.store import layout, manifests
+
+    if not args.output_dir:
+        raise UsageError("--output_dir: missing; say where the model goes, for example --output_dir models/t5")
+    student = student_of(args)
+    rows, bad = jsonl.read(Path(args.train_data), PATIENT_RECORD)
+    _print_bad_rows(args.train_data, bad)
+    data_hash = sha256_hex(Path(args.train_data).read_bytes())
+    args.prefix = f"{args.output_dir}.run"
+    store = open_prefix(args, stop)
+    manifest = manifests.read(store, layout.DATASET_MANIFEST)
+    if manifest is None or manifest.plan_hash != data_hash:
+        inputs = {str(args.train_data): data_hash}
+        manifest = write_data_set(store, data_hash, PATIENT_RECORD, rows, (), inputs, {"rejected": len(bad)})
+    write_tokens(store, args.student, student, read_splits(store, manifest), PATIENT_RECORD, manifest)
+    code = _launch(args, stop)
+    if code:
+        return code
+    store.download(f"{layout.student_folder(args.student)}/model", Path(args.output_dir))
+    print(f"model: {args.output_dir}")
+    return evaluate(args, stop) if args.evaluate else 0
+
+
+def _launch(args: argparse.Namespace, stop: threading.Event) -> int:
+    """Start the ranks on this machine or, told by PET_* variables, this machine's part of a gang."""
+    from medkd.student.launch import launch_training
+
+    flags = repeat_flags(args, "config", "prefix", "storage_options", "log", "log_level", "student", "num_epochs")
+    return launch_training(["train", *flags], ranks=args.ranks, environment=dict(os.environ), stop=stop)
+
+
+def _train_rank(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages.train import train
+    from medkd.student.launch import ranks_of, report_exit
+
+    ranks = ranks_of(os.environ)
+    with report_exit(ranks):
+        store = open_prefix(args, stop)
+        train(store, student_name=args.student, student=student_of(args), ranks=ranks, stop=stop)
+    return 0
+
+
+def evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages.evaluate import evaluate
+    from medkd.stages.report import write_report
+
+    store = open_prefix(args, stop)
+    scores = evaluate(store, student_name=args.student, student=student_of(args), gold=read_gold(args.gold), stop=stop)
+    shown = {name: f"{found['micro']['f1']:.3f}" for name, found in scores["scores"].items()}
+    baselines = ", ".join(f"{name} {shown[name]}" for name in ("untrained", "constant", "lexicon"))
+    print(
+        f"{args.student} against {scores['reference']}: micro-F1 {shown['student']} on {scores['num_samples']:,} held-out "
+        f"samples ({baselines})"
+    )
+    print(f"report: {store.url}/{write_report(store, args.student)}")
+    return 0
+
+
+def _print_progress(progress: dict[str, Any]) -> None:
+    print(
+        f"{progress['accepted']:,} of {progress['total']:,} accepted, {progress['rejected']:,} rejected, "
+        f"{progress['calls']:,} calls, ${progress['spent_usd']:.4f}",
+        file=sys.stderr,
+    )
+
+
+def _print_bad_rows(path: str, bad: Sequence[Any]) -> None:
+    for row in bad[:10]:
+        print(f"{path}:{row.line}: {row.reason}", file=sys.stderr)
+    if bad:
+        print(f"{path}: {len(bad):,} bad rows left out{'; the first ten are above' if len(bad) > 10 else ''}", file=sys.stderr)
