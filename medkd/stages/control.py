@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from medkd.errors import ConfigError
 from medkd.store import layout
 from medkd.store.files import Store
 
@@ -19,11 +20,14 @@ MIN_ACCEPTANCE = 0.7
 MAX_COST_RATIO = 1.5
 
 
+State = Literal["pilot", "run", "hold"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Control:
     """What writers may do now."""
 
-    state: Literal["pilot", "run", "hold"]
+    state: State
     reason: str = ""
     pilot_samples: int = PILOT_SAMPLES
     format: int = 1
@@ -69,11 +73,20 @@ def decide(pilot: PilotResult) -> Control:
 
 
 def read_control(store: Store) -> Control:
-    """The control file; a run without one runs."""
+    """The control file; a run without one runs. ConfigError where it says nothing that a writer could follow."""
     try:
-        return Control(**json.loads(store.read(layout.CONTROL)))
+        data = store.read(layout.CONTROL)
     except FileNotFoundError:
         return Control(state="run")
+    try:
+        found = Control(**json.loads(data))
+    except (ValueError, TypeError):
+        found = None
+    if found is None or found.state not in get_args(State):
+        raise ConfigError(
+            f"{store.url}/{layout.CONTROL}: expected a state of {', '.join(get_args(State))}; write it anew with: medkd approve"
+        )
+    return found
 
 
 def write_control(store: Store, control: Control) -> None:

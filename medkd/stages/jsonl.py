@@ -82,6 +82,8 @@ def read(path: Path, schema: RecordSchema) -> tuple[list[Row], list[BadRow]]:
             bad.append(BadRow(number, f"not JSON at column {problem.colno}"))
         except ValueError as problem:
             bad.append(BadRow(number, str(problem)))
+        except RecursionError:
+            bad.append(BadRow(number, "nested too deeply"))
     if not good:
         first = f"; line {bad[0].line}: {bad[0].reason}" if bad else ""
         raise InputError(f"{path}: none of {len(bad)} rows is usable{first}")
@@ -98,11 +100,14 @@ def _sample(raw: Any, index: int, source_id: str, schema: RecordSchema) -> Row:
         output = json.dumps(output, ensure_ascii=False)
     if not isinstance(output, str):
         raise ValueError("output: expected the record as JSON text")
+    instruction = raw.get("instruction") or INSTRUCTION
+    if not isinstance(instruction, str):
+        raise ValueError("instruction: expected text")
     return {
         "sample_id": sample_id(index),
         "topic": "imported",
         "mood": "not known",
-        "instruction": raw.get("instruction") or INSTRUCTION,
+        "instruction": instruction,
         "input": conversation,
         "output": schema.canonical(parse_record(output, schema)),
         "evidence": [],

@@ -6,8 +6,9 @@ import json
 import os
 import socket
 import time
+from typing import Any
 
-from medkd.errors import ConfigError
+from medkd.errors import ConfigError, StoppedError
 from medkd.store import layout
 from medkd.store.files import Store
 
@@ -17,9 +18,12 @@ FRESH_SECONDS = 600.0
 def take(store: Store, owner: str, *, take_over: bool = False) -> None:
     """Become or stay the prefix's owner; ConfigError where another one gave a sign of life within ten minutes."""
     entry = _entry(owner)
-    if store.create(layout.OWNER, entry):
-        return
-    there = json.loads(store.read(layout.OWNER))
+    there = None
+    while there is None:
+        if store.create(layout.OWNER, entry):
+            return
+        # None where it was released in between: then it is free.
+        there = _read(store)
     age = time.time() - there["at"]
     if there["owner"] != owner and age < FRESH_SECONDS and not take_over and not _ended_here(there["owner"]):
         raise ConfigError(
@@ -30,14 +34,26 @@ def take(store: Store, owner: str, *, take_over: bool = False) -> None:
 
 
 def beat(store: Store, owner: str) -> None:
-    """A sign of life."""
+    """A sign of life; StoppedError where somebody else has taken the prefix over since."""
+    there = _read(store)
+    if there is not None and there["owner"] != owner:
+        raise StoppedError(f"{store.url}: {there['owner']} has taken it over; this run stops here")
     store.replace(layout.OWNER, _entry(owner))
 
 
 def release(store: Store, owner: str) -> None:
     """Leave the prefix to whoever comes next."""
-    if json.loads(store.read(layout.OWNER))["owner"] == owner:
+    there = _read(store)
+    if there is not None and there["owner"] == owner:
         store.delete(layout.OWNER)
+
+
+def _read(store: Store) -> dict[str, Any] | None:
+    try:
+        there: dict[str, Any] = json.loads(store.read(layout.OWNER))
+    except FileNotFoundError:
+        return None
+    return there
 
 
 def _entry(owner: str) -> bytes:

@@ -171,8 +171,8 @@ def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int
     ConfigError where the prefix holds another plan or another number of shards; BudgetError where the budget cannot
     pay the estimate.
     """
-    if num_shards > plan.total_samples:
-        raise ConfigError(f"--num-shards: got {num_shards}, expected at most the {plan.total_samples} samples")
+    if not 1 <= num_shards <= plan.total_samples:
+        raise ConfigError(f"--num-shards: got {num_shards}, expected 1 to {plan.total_samples}, the number of samples")
     check_exclusive_create(store)
     cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
     _write_once(
@@ -195,9 +195,13 @@ def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int
 
 
 def load_plan(store: Store) -> tuple[Plan, Layout]:
-    """The plan and layout under a prefix; ConfigError where stage plan has not finished or another medkd wrote them."""
-    manifests.require(store, layout.PLAN_MANIFEST, "plan")
-    return parse_plan(store.read(layout.PLAN)), Layout(**json.loads(store.read(layout.LAYOUT)))
+    """The plan and layout under a prefix; ConfigError where stage plan has not finished or another medkd wrote them.
+
+    InputError where they are not as they were written.
+    """
+    manifest = manifests.require(store, layout.PLAN_MANIFEST, "plan")
+    found = {file.path: manifests.read_verified(store, file) for file in manifest.files}
+    return parse_plan(found[layout.PLAN]), Layout(**json.loads(found[layout.LAYOUT]))
 
 
 def parse_plan(data: bytes) -> Plan:
@@ -216,9 +220,10 @@ def parse_plan(data: bytes) -> Plan:
 def dearest_call_usd(plan: Plan, teacher: TeacherConfig) -> float:
     """Upper bound of what one call of this plan can reserve: the longest prompt, a repair included, at the peak price."""
     prices = teacher.prices
+    input_price = max(prices.input, prices.cached_input or 0.0, prices.cache_write or 0.0)
     reply_limit = 2 * max(teacher.max_conversation_tokens, teacher.max_record_tokens)
     prompt_bytes = _PROMPT_BYTES + 2 * _BYTES_PER_TOKEN * reply_limit
-    return (prompt_bytes * prices.input + reply_limit * prices.output) * prices.peak_multiplier / 1e6
+    return (prompt_bytes * input_price + reply_limit * prices.output) * prices.peak_multiplier / 1e6
 
 
 def estimate_usd(plan: Plan, teacher: TeacherConfig) -> float:
@@ -290,7 +295,10 @@ def _write_once(store: Store, path: str, value: dict[str, Any], otherwise: str, 
     data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
     if store.create(path, data):
         return value
-    there: dict[str, Any] = json.loads(store.read(path))
+    try:
+        there: dict[str, Any] = json.loads(store.read(path))
+    except ValueError as error:
+        raise InputError(f"{store.url}/{path}: not JSON; restore it or choose another --prefix") from error
     wanted = json.loads(data)
     keys = [key for key in (compare or sorted(set(there) | set(wanted))) if there.get(key) != wanted.get(key)]
     if keys:
