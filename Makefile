@@ -4,9 +4,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO ?= runs/demo
 TESTS ?= tests
+TAG ?= dev
+BASE_IMAGE ?= python:3.11-slim-bookworm
+BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
+START := docker run --rm --network none --read-only --tmpfs /tmp --entrypoint python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-all lint format schema lock bench clean
+.PHONY: help setup demo test test-torch test-chaos test-all lint format schema lock images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,8 +59,12 @@ schema: $(READY) ## rewrite configs/model_configs.schema.json from the code
 lock: $(READY) ## resolve the newest versions into constraints.txt
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml --extra all --extra test --extra lint -o constraints.txt
 
-bench: $(READY) ## print the measured tables
-	$(BIN)/python -m tests.benchmarks
+images: ## build both images and start each once to import what it promises
+	$(BUILD) -t medkd-worker:$(TAG) -f images/worker/Dockerfile .
+	$(START) medkd-worker:$(TAG) -c "import medkd.commands, medkd.stages.generate, medkd.stages.prepare, medkd.simulator.server, kubernetes, s3fs, transformers"
+	$(BUILD) -t medkd-trainer:$(TAG) -f images/trainer/Dockerfile .
+	$(START) -e DS_ACCELERATOR=cpu medkd-trainer:$(TAG) -c "import medkd.stages.train, medkd.stages.evaluate, medkd.student.session, deepspeed, s3fs"
+	@docker image ls --filter reference='medkd-*:$(TAG)'
 
 clean: ## remove the demo's run; the environment stays
 	rm -rf runs
