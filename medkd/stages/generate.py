@@ -82,11 +82,12 @@ def generate(
         shard = _Shard(store, plan, cut, teacher, client, options, stop, on_progress)
         shard.work()
         return shard.finish()
-    except InputError:
-        # Another process may have finished the shard and dropped its segments while this one was reading them.
+    except (InputError, FencedError):
+        # Another process may have finished the shard and dropped its segments while this one was at work.
         finished = manifests.read(store, manifest_path)
         if finished is None:
             raise
+        journal.delete_segments(store, options.shard)
         return finished
 
 
@@ -160,13 +161,7 @@ class _Shard:
             threading.Thread(target=self._call_teacher, name=f"call-{number}", daemon=True).start()
         committer = ThreadPoolExecutor(1, thread_name_prefix="commit")
         try:
-            while len(self.ended) < len(self.indices) and not self._must_leave():
-                self._dispatch()
-                self._take_money()
-                self._commit_if_due(committer)
-                self._report_progress()
-                if len(self.ended) < len(self.indices):
-                    self._next_event(timeout=0.05 if self.group.entries else 0.2)
+            self._loop(committer)
             self._wind_down(committer)
         finally:
             for _ in range(self.options.concurrency):
@@ -174,6 +169,19 @@ class _Shard:
             committer.shutdown(wait=True)
         if self.failure:
             raise self.failure
+
+    def _loop(self, committer: ThreadPoolExecutor) -> None:
+        try:
+            while len(self.ended) < len(self.indices) and not self._must_leave():
+                self._dispatch()
+                self._take_money()
+                self._commit_if_due(committer)
+                self._report_progress()
+                if len(self.ended) < len(self.indices):
+                    self._next_event(timeout=0.05 if self.group.entries else 0.2)
+        except MedkdError as error:
+            # The store or its control file failed this thread; what was answered is made durable all the same.
+            self.failure = self._worse(error)
 
     def _start(self) -> None:
         replay = self.journal.claim(self._allowance())
@@ -397,6 +405,10 @@ class _Shard:
         if not force and now - self.last_progress < self.options.progress_seconds:
             return
         self.last_progress = now
+        manifest_path = layout.shard_file(self.options.shard, "manifest.json")
+        if self.state == "running" and self.store.exists(manifest_path):
+            # Its segments are gone, so the next commit would not meet them.
+            raise FencedError(f"shard {self.options.shard}: another process has finished it; this one stops")
         self.control = read_control(self.store)
         progress = self._progress()
         self.store.replace(layout.shard_file(self.options.shard, "progress.json"), json.dumps(progress).encode())
