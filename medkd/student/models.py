@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from medkd.config import StudentConfig
 from medkd.store.files import Store
+from medkd.student.copying import start_copying
 from medkd.student.families import Family
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.tokens import new_config
@@ -40,6 +41,8 @@ def make_model(
     auto = AUTO_MODELS[tokenizer.family.name]
     if student.architecture:
         model = auto.from_config(new_config(student, student.architecture, tokenizer.tokenizer))
+        if student.architecture.family == "t5":
+            start_copying(model)
     else:
         model = find_source(store, student, scratch).load(auto.from_pretrained, dtype=dtype)
     if student.gradient_checkpointing:

@@ -43,15 +43,25 @@ class Trained:
 
 @contextmanager
 def joined(ranks: Ranks) -> Iterator[torch.device]:
-    """Be one of the ranks; gives this rank's device."""
+    """Be one of the ranks; gives this rank's device. StoppedError where another rank is lost."""
     device = device_of(ranks)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    join(ranks, device)
     try:
+        join(ranks, device)
         yield device
+    except RuntimeError as error:
+        if _peer_lost(error):
+            raise StoppedError("another rank was lost; run training again to go on from the newest checkpoint") from error
+        raise
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _peer_lost(error: RuntimeError) -> bool:
+    """Whether a collective failed because another rank is gone. Gloo has no error type of its own, only its name in the text."""
+    return isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or "gloo" in str(error)
 
 
 def barrier() -> None:
