@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
+import medkd.commands
 import medkd.quality
 import medkd.student
 import medkd.teacher
@@ -51,7 +52,7 @@ def test_the_blocker_blocks() -> None:
 
 def test_generation_needs_nothing_of_training() -> None:
     stages = [f"medkd.stages.{name}" for name in ("plan", "generate", "control", "ownership", "sequence", "jsonl")]
-    modules = ["medkd.commands", "medkd.local", *stages, *modules_of(medkd.teacher), *modules_of(medkd.quality)]
+    modules = [*modules_of(medkd.commands), "medkd.local", *stages, *modules_of(medkd.teacher), *modules_of(medkd.quality)]
     run_without([*TRAINING, "kubernetes"], importing(modules))
 
 
