@@ -14,19 +14,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from medkd.config import ModelConfigs, StudentConfig, config_hash
 from medkd.errors import ConfigError, MedkdError, StoppedError
-from medkd.stages import control, ownership
+from medkd.stages import control, ownership, standing
 from medkd.stages.generate import shard_states
 from medkd.stages.plan import Layout, load_plan
 from medkd.stages.prepare import tokens_manifest_path
 from medkd.stages.sequence import STAGES, Action, Phase, next_action
-from medkd.store import layout, manifests
+from medkd.store import layout
 from medkd.store.files import LocalStore, MemoryStore, Store
 
 # A shard or trainer that was killed or left to be retried is started again this often, as on a cluster.
@@ -103,7 +102,7 @@ class _Stage:
 class _LocalRun:
     def __init__(self, store: Store, student: StudentConfig, options: RunOptions, stop: threading.Event) -> None:
         self.store = store
-        self.student = student
+        self.wanted = standing.Wanted(student=options.student, config_hash=config_hash(student))
         self.options = options
         self.stop = stop
         self.logs = Path(store.root, "logs") if isinstance(store, LocalStore) else Path(tempfile.mkdtemp(prefix="medkd-logs-"))
@@ -174,30 +173,8 @@ class _LocalRun:
         return next_action(phases, verified)
 
     def _stands(self, stage: str) -> bool:
-        """Whether the stage's manifests are there, name files that are there, and come from this configuration."""
-        found = list(self._manifests(stage))
-        if any(manifest is None for manifest, _ in found):
-            return False
-        return not any(manifests.missing_files(self.store, manifest, folder) for manifest, folder in found if manifest)
-
-    def _manifests(self, stage: str) -> Iterator[tuple[manifests.Manifest | None, str]]:
-        """Each manifest the stage writes, or None where it is missing or outdated, with the folder of its files."""
-        if stage == "plan":
-            yield manifests.read(self.store, layout.PLAN_MANIFEST), ""
-        elif stage == "generate":
-            for shard in range(self._layout().num_shards):
-                yield manifests.read(self.store, layout.shard_file(shard, "manifest.json")), layout.shard_folder(shard)
-        elif stage == "prepare":
-            yield manifests.read(self.store, layout.DATASET_MANIFEST), layout.DATASET
-            yield self._of_student("tokens")
-        else:
-            yield self._of_student(stage)
-
-    def _of_student(self, part: str) -> tuple[manifests.Manifest | None, str]:
-        folder = self._student_path(part)
-        manifest = manifests.read(self.store, f"{folder}/manifest.json")
-        current = manifest is not None and manifest.config_hash == config_hash(self.student)
-        return (manifest if current else None), folder
+        """Whether the stage's work is there, whole, and of this configuration."""
+        return not standing.shortfall(self.store, stage, self.wanted)
 
     def _student_path(self, name: str) -> str:
         return f"{layout.student_folder(self.options.student)}/{name}"

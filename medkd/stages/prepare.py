@@ -16,6 +16,7 @@ from medkd.quality.duplicates import Duplicate, find_duplicates
 from medkd.quality.splits import split_of
 from medkd.records import NOT_PROVIDED, RecordSchema
 from medkd.samples import conversation_sha256, data_set_hash, sha256_hex
+from medkd.stages import gaps, standing
 from medkd.stages.plan import Plan, load_plan
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
@@ -33,7 +34,7 @@ ROWS_PER_FILE = 50_000
 def prepare(store: Store, student_name: str, student: StudentConfig) -> Manifest:
     """Write the data set, unless it stands, and the student's tokens; returns the data set's manifest.
 
-    Raises ConfigError where a shard has not finished and InputError where a file differs from its manifest.
+    Raises ConfigError where a shard has not finished, unless `gaps` names it, and InputError where a file differs from its manifest.
     """
     manifest = manifests.read(store, layout.DATASET_MANIFEST) or build_data_set(store)
     splits = read_splits(store, manifest)
@@ -43,21 +44,24 @@ def prepare(store: Store, student_name: str, student: StudentConfig) -> Manifest
 
 
 def build_data_set(store: Store) -> Manifest:
-    """Gather all shards into the data set."""
+    """Gather all shards into the data set; those that the run goes on without are counted in statistics and card."""
     plan, cut = load_plan(store)
-    shards = [
+    finished = standing.shard_manifests(store, range(cut.num_shards))
+    missing = [shard for shard in range(cut.num_shards) if shard not in finished]
+    for shard in sorted(set(missing) - gaps.recorded(store)):
         manifests.require(store, layout.shard_file(shard, "manifest.json"), f"generate, shard {shard},")
-        for shard in range(cut.num_shards)
-    ]
+    shards = [finished[shard] for shard in sorted(finished)]
     for shard in shards:
         if shard.plan_hash != plan.hash:
             raise InputError(f"{store.url}: shard {shard.shard} was generated for another plan; generate it again")
     accepted = [row for shard in shards for row in tables.read(store, _named(shard, "samples.parquet"))]
-    event("shards verified", shards=len(shards), accepted=len(accepted))
+    event("shards verified", shards=len(shards), missing=len(missing), accepted=len(accepted))
     inputs = {file.path: file.sha256 for shard in shards for file in shard.files}
     generated = {
         "short": sum(shard.counts["short"] for shard in shards),
         "rejected": sum(shard.counts["rejected"] for shard in shards),
+        "missing_shards": missing,
+        "missing_samples": sum(len(plan.shard_range(shard, cut.num_shards)) for shard in missing),
     }
     short_cells = _short_cells(plan, {row["sample_id"] for row in accepted})
     return write_data_set(
@@ -232,6 +236,8 @@ def _card(rows: list[Row], statistics: dict[str, Any]) -> str:
     splits = "\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in layout.SPLITS)
     teachers = ", ".join(sorted({str(row["served_model"] or row["teacher"]) for row in rows}))
     counts = ", ".join(f"{count:,} {split}" for split, count in statistics["rows"].items())
+    missing = len(statistics.get("missing_shards", ()))
+    gap = f"- Missing: {missing:,} shards with {statistics['missing_samples']:,} planned samples.\n" if missing else ""
     return f"""---
 configs:
 - config_name: default
@@ -247,7 +253,7 @@ language: [en]
 - Teacher: {teachers}. The terms of the teacher's provider apply to these rows.
 - References: {", ".join(f"{count:,} written by {who}" for who, count in statistics["by_reference"].items())}.
 - Left out: {sum(statistics["duplicates"].values()):,} duplicates; before that {statistics.get("rejected", 0):,} failed a check.
-- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
+{gap}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
 - Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
 
 Known limits: generated conversations are not real encounters, records are checked for support by the conversation and not by a

@@ -381,6 +381,12 @@ def _gaps(run: _Run) -> tuple[str, ...]:
             "A record counts as supported when the conversation says its values; whose illness it is and whether it was "
             "negated is not judged, nor is a dose tied to its own drug."
         )
+    missing = len(run.statistics.get("missing_shards", ()))
+    if missing:
+        gaps.append(
+            f"The run went on without {missing:,} shards that failed: {run.statistics['missing_samples']:,} planned samples are not "
+            "in the data set."
+        )
     waiting = [figure.name for figure in _stage_figures(run) if figure.state != "done"]
     if waiting:
         gaps.append(f"Not finished when this page was written: {', '.join(waiting)}.")

@@ -8,7 +8,8 @@ from typing import Literal
 
 STAGES = ("plan", "generate", "prepare", "train", "evaluate")
 
-Phase = Literal["waiting", "running", "succeeded", "failed"]
+Phase = Literal["waiting", "queued", "running", "succeeded", "failed"]
+"""queued: released, and not yet let run by whoever shares the cluster out."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def next_action(phases: Mapping[str, Phase], verified: Mapping[str, bool]) -> Ac
         phase = phases[stage]
         if phase == "failed":
             return Action("fail", stage, f"stage {stage} failed")
-        if phase == "running":
+        if phase in ("running", "queued"):
             return Action("wait", stage)
         if phase == "waiting":
             return Action("release", stage)

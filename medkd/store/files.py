@@ -70,6 +70,20 @@ class Store:
 
         return self._do("read", self.url, action) if wanted else {}
 
+    def read_present(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Bytes of those of the files that are there, fetched at once where the store can."""
+        wanted = list(paths)
+
+        def action() -> dict[str, bytes]:
+            answers = self.filesystem.cat_ranges([self._full(path) for path in wanted], None, None, on_error="return")
+            found = {path: data for path, data in zip(wanted, answers, strict=True) if not isinstance(data, FileNotFoundError)}
+            for data in found.values():
+                if isinstance(data, Exception):
+                    raise data
+            return found
+
+        return self._do("read", self.url, action) if wanted else {}
+
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file, whole; False, and nothing changed, where the path exists already."""
         raise NotImplementedError
@@ -218,6 +232,9 @@ class LocalStore(Store):
 
     def read_many(self, paths: Iterable[str]) -> dict[str, bytes]:
         return {path: self.read(path) for path in paths}
+
+    def read_present(self, paths: Iterable[str]) -> dict[str, bytes]:
+        return {path: self.read(path) for path in paths if self.exists(path)}
 
     def _write_temporary(self, path: str, data: bytes | Path) -> tuple[Path, Path]:
         """The file's final place and, beside it, the durable temporary file that holds the bytes, or a copy of the file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -57,6 +58,16 @@ def read(store: Store, path: str) -> Manifest | None:
         data = store.read(path)
     except FileNotFoundError:
         return None
+    return parse(path, data)
+
+
+def read_present(store: Store, paths: Iterable[str]) -> dict[str, Manifest]:
+    """Those of the manifests that are there, by path; InputError where one is none."""
+    return {path: parse(path, data) for path, data in store.read_present(paths).items()}
+
+
+def parse(path: str, data: bytes) -> Manifest:
+    """The manifest in the bytes of the file at the path; InputError where they are not one."""
     try:
         raw = json.loads(data)
         if raw.get("format") != FORMAT:
