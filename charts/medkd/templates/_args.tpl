@@ -1,0 +1,61 @@
+{{/* Flags that every stage takes. */}}
+{{- define "medkd.args.shared" -}}
+- --config=/etc/medkd/model_configs.json
+- {{ printf "--prefix=%s" (include "medkd.prefix" .) | quote }}
+{{- if ne .Values.logLevel "INFO" }}
+- --log-level={{ .Values.logLevel }}
+{{- end }}
+{{- end }}
+
+{{- define "medkd.args.student" -}}
+- {{ printf "--student=%s" .Values.student.name | quote }}
+{{- end }}
+
+{{/* Teacher's address and the run's money. */}}
+{{- define "medkd.args.teacher" -}}
+{{- with .Values.teacher.baseUrl }}
+- {{ printf "--teacher-url=%s" . | quote }}
+{{- end }}
+{{- if not (kindIs "invalid" .Values.teacher.budgetUsd) }}
+- --budget-usd={{ toJson .Values.teacher.budgetUsd }}
+{{- end }}
+- --parallel={{ min (int64 .Values.generate.parallelism) (int64 .Values.generate.shards) }}
+{{- end }}
+
+{{/* What the samples of the run will be: the flags of plan and of its rehearsal, preflight. */}}
+{{- define "medkd.args.plan" -}}
+{{ include "medkd.args.shared" . }}
+- {{ printf "--teacher=%s" (include "medkd.teacher" .) | quote }}
+{{ include "medkd.args.teacher" . | trim }}
+{{ include "medkd.args.student" . }}
+- --num-shards={{ int64 .Values.generate.shards }}
+- --seed={{ int64 .Values.plan.seed }}
+{{- with .Values.plan.numSamples }}
+- --num-samples={{ int64 . }}
+{{- end }}
+{{- range .Values.plan.topics }}
+- {{ printf "--topic=%s" . | quote }}
+{{- end }}
+{{- range .Values.plan.heldOutTopics }}
+- {{ printf "--held-out-topic=%s" . | quote }}
+{{- end }}
+{{- with .Values.plan.numTopics }}
+- --num-topics={{ int64 . }}
+{{- end }}
+{{- with .Values.plan.exchanges }}
+- --exchanges={{ . }}
+{{- end }}
+{{- with .Values.conversations }}
+{{- range .files }}
+- {{ printf "--conversations=%s" . | quote }}
+{{- end }}
+{{- if .files }}
+- {{ printf "--conversation-column=%s" .conversationColumn | quote }}
+{{- end }}
+{{- range $flag, $column := dict "id-column" .idColumn "record-column" .recordColumn "topic-column" .topicColumn }}
+{{- if $column }}
+- {{ printf "--%s=%s" $flag $column | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
