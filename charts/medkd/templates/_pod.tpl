@@ -144,7 +144,7 @@ volumes:
 {{- with $values.proxy.https }}
 - {name: HTTPS_PROXY, value: {{ . | quote }}}
 {{- end }}
-- {name: NO_PROXY, value: {{ list "localhost" "127.0.0.1" "$(KUBERNETES_SERVICE_HOST)" ".svc" ".cluster.local" $values.proxy.no | compact | join "," | quote }}}
+- {name: NO_PROXY, value: {{ list "localhost" "127.0.0.1" "$(KUBERNETES_SERVICE_HOST)" ".svc" ".cluster.local" $values.proxy.noProxy | compact | join "," | quote }}}
 {{- end }}
 {{- if $values.caBundle.existingConfigMap }}
 {{- range $name := list "REQUESTS_CA_BUNDLE" "SSL_CERT_FILE" "AWS_CA_BUNDLE" "CURL_CA_BUNDLE" }}
