@@ -301,7 +301,7 @@ def _first_problem(error: ValidationError) -> str:
     """One line for pydantic's first finding, unknown keys before missing ones: key, what was got, what is allowed."""
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    path = ".".join(str(part) for part in problem["loc"])
+    path = "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in ".".join(map(str, problem["loc"])))
     if problem["type"] == "extra_forbidden":
         allowed = _keys_beside(problem["loc"])
         close = difflib.get_close_matches(str(problem["loc"][-1]), allowed, n=1)

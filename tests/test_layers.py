@@ -14,23 +14,21 @@ PACKAGE = Path(medkd.__file__).parent
 
 BASE = {"config", "samples", "records", "errors", "telemetry"}
 PARTS = {"teacher", "store", "quality", "student", "simulator", "cluster"}
-TOP = {"commands", "local"}
+TOP = {"commands", "local", "driver"}
 # What a room may import of the package, itself aside.
 ALLOWED = {
     **dict.fromkeys(BASE | PARTS, BASE),
     "stages": BASE | PARTS - {"simulator", "cluster"},
     "local": BASE | PARTS - {"simulator", "cluster"} | {"stages"},
-    "commands": BASE | PARTS | {"stages", "local"},
+    "driver": BASE | PARTS - {"simulator"} | {"stages"},
+    "commands": BASE | PARTS | {"stages", "local", "driver"},
     "__main__": {"commands"},
     "__init__": set(),
 }
-# The cluster's driver is a part that applies the one rule which moves a run on, and reads the run's progress.
-ALLOWED["cluster"] = BASE | {"stages", "store"}
 
 # Libraries that only one room may import.
 ADDRESSES = {
     "requests": "teacher",
-    "urllib3": "teacher",
     "fsspec": "store",
     "s3fs": "store",
     "pyarrow": "store",
