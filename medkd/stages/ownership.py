@@ -33,6 +33,14 @@ def take(store: Store, owner: str, *, take_over: bool = False) -> None:
     store.replace(layout.OWNER, entry)
 
 
+def owner(store: Store) -> str | None:
+    """Whose the prefix is; None where nobody's."""
+    try:
+        return str(json.loads(store.read(layout.OWNER))["owner"])
+    except FileNotFoundError:
+        return None
+
+
 def beat(store: Store, owner: str) -> None:
     """A sign of life; StoppedError where somebody else has taken the prefix over since."""
     there = _read(store)

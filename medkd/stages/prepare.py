@@ -34,7 +34,8 @@ ROWS_PER_FILE = 50_000
 def prepare(store: Store, student_name: str, student: StudentConfig) -> Manifest:
     """Write the data set, unless it stands, and the student's tokens; returns the data set's manifest.
 
-    Raises ConfigError where a shard has not finished, unless `gaps` names it, and InputError where a file differs from its manifest.
+    Raises ConfigError where a shard has not finished, unless `gaps` names it, and InputError where a file differs from its
+    manifest.
     """
     manifest = manifests.read(store, layout.DATASET_MANIFEST) or build_data_set(store)
     splits = read_splits(store, manifest)
@@ -48,8 +49,8 @@ def build_data_set(store: Store) -> Manifest:
     plan, cut = load_plan(store)
     finished = standing.shard_manifests(store, range(cut.num_shards))
     missing = [shard for shard in range(cut.num_shards) if shard not in finished]
-    for shard in sorted(set(missing) - gaps.recorded(store)):
-        manifests.require(store, layout.shard_file(shard, "manifest.json"), f"generate, shard {shard},")
+    for lost in sorted(set(missing) - gaps.recorded(store)):
+        manifests.require(store, layout.shard_file(lost, "manifest.json"), f"generate, shard {lost},")
     shards = [finished[shard] for shard in sorted(finished)]
     for shard in shards:
         if shard.plan_hash != plan.hash:

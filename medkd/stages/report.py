@@ -383,9 +383,9 @@ def _gaps(run: _Run) -> tuple[str, ...]:
         )
     missing = len(run.statistics.get("missing_shards", ()))
     if missing:
+        samples = run.statistics["missing_samples"]
         gaps.append(
-            f"The run went on without {missing:,} shards that failed: {run.statistics['missing_samples']:,} planned samples are not "
-            "in the data set."
+            f"The run went on without {missing:,} shards that failed: {samples:,} planned samples are not in the data set."
         )
     waiting = [figure.name for figure in _stage_figures(run) if figure.state != "done"]
     if waiting:
