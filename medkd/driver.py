@@ -349,10 +349,17 @@ class Driver:
         if state is None:
             return
         if state.phase == "failed" or (state.phase == "running" and _looks_wrong(state)):
-            selector = f"{names.LABEL_JOB}={self._job(stage)}"
-            self.problems[stage] = problems(state, self.cluster.unfinished_pods(selector), time.time())
+            self.problems[stage] = self._pod_problems(state)
         self.problems.setdefault(stage, []).extend(self._other_problems(state))
         self._say_stuck()
+
+    def _pod_problems(self, state: JobState) -> list[Problem]:
+        selector = f"{names.LABEL_JOB}={self._job(state.stage)}"
+        try:
+            return problems(state, self.cluster.unfinished_pods(selector), time.time())
+        except RefusedError:
+            # Values may deny the driver its look at pods; Job status then has to do.
+            return []
 
     def _other_problems(self, state: JobState) -> list[Problem]:
         found = []

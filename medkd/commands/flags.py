@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from medkd import __version__
-from medkd.commands import stages, tools
+from medkd.commands import cluster, stages, tools
 from medkd.commands.settings import job_index
 from medkd.errors import UsageError
+from medkd.stages.sequence import STAGES
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,8 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", required=True, help="JSON lines file to write")
     extract = verb("extract", tools.extract, "print the record of the conversation on standard input")
     extract.add_argument("--model", required=True, help="folder of a trained student")
-    approve = verb("approve", tools.approve, "let a run go on that waits after its pilot")
-    _add_shared(approve)
+    _add_preflight(verb("preflight", stages.preflight, "ask store and teacher what stage plan would ask; pays and keeps nothing"))
+    _add_cluster_verbs(verb)
     check = verb("config", tools.config, "check the configuration file, or print its JSON Schema")
     check.add_argument("what", choices=("check", "schema"))
     check.add_argument("--config", help="configuration file; without it the shipped one")
@@ -177,10 +178,74 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="start_from",
-        choices=("plan", "generate", "prepare", "train", "evaluate"),
+        choices=STAGES,
         help="do this stage and those after it again",
     )
     parser.set_defaults(parallel=4)
+
+
+def _add_preflight(parser: argparse.ArgumentParser) -> None:
+    _add_shared(parser)
+    _add_plan(parser)
+    _add_teacher(parser)
+    parser.add_argument("--student", default="tiny-t5", help="student of the later stages, checked here")
+
+
+def _add_cluster_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    status = verb("status", cluster.status, "a run on the cluster in one screen: stages, money, what is wrong and what to do")
+    _add_run_of_cluster(status)
+    status.add_argument("--json", action="store_true", help="the same as JSON")
+    wait = verb("wait", cluster.wait, "until a run has ended: leaves with 0 complete, 1 failed, 2 neither within --timeout")
+    _add_run_of_cluster(wait)
+    wait.add_argument("--timeout", type=float, help="seconds; else for as long as it takes")
+    logs = verb("logs", cluster.logs, "logs of a run on the cluster, the failed shard's first")
+    _add_run_of_cluster(logs)
+    logs.add_argument("--stage", choices=(*STAGES, "driver"), help="else the failed stage, or the one that runs")
+    logs.add_argument("--shard", type=int, help="of stage generate")
+    logs.add_argument("--tail", type=_positive, default=100, help="lines of each pod")
+    retry = verb("retry", cluster.retry, "start a run's failed stage again; goes on from the store, pays nothing twice")
+    _add_run_of_cluster(retry)
+    retry.add_argument("--stage", choices=STAGES, help="else the one that failed")
+    approve = verb("approve", cluster.approve, "let a run go on that is held after its pilot")
+    _add_run_of_cluster(approve)
+    _add_shared(approve, prefix_required=False)
+    results = verb("results", cluster.results, "copy a run's report, scores and student from its store to a folder here")
+    _add_run_of_cluster(results)
+    _add_shared(results, prefix_required=False)
+    results.add_argument("--student", help="else the one that the run trains")
+    results.add_argument("--what", nargs="+", choices=("report", "scores", "model"), default=["report", "scores", "model"])
+    results.add_argument("--output", default="results", help="folder to copy to")
+    _add_driver(verb("driver", cluster.driver, "release a run's stages on the cluster and say how it is; runs in a pod"))
+
+
+def _add_run_of_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", metavar="RUN", help="name of the release; else the only one in the namespace")
+    parser.add_argument("-n", "--namespace", help="else the kubeconfig's")
+    _add_kubeconfig(parser)
+
+
+def _add_kubeconfig(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kubeconfig", help="else KUBECONFIG or ~/.kube/config")
+    parser.add_argument("--context", help="of the kubeconfig; else its current one")
+
+
+def _add_driver(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prefix", required=True, help="where the run lies: s3://bucket/path")
+    parser.add_argument("--storage-options", help="JSON object for the file system, for example an endpoint")
+    parser.add_argument("--run", required=True, help="name of the release")
+    parser.add_argument("--job-prefix", required=True, help="start of the names of the release's objects")
+    parser.add_argument("--namespace", required=True, help="of the release")
+    parser.add_argument("--owner", help="who works on the prefix, as stage plan was told; else release:NAMESPACE/RUN")
+    _add_student(parser)
+    parser.add_argument("--max-failed-shards", type=int, default=0, help="shards that may fail for good and the run goes on")
+    parser.add_argument(
+        "--release-mode",
+        choices=("gate", "label"),
+        default="gate",
+        help="label: set the queue's label at release, for old Kueues",
+    )
+    parser.add_argument("--listen", default="0.0.0.0:8080", help="address of the live page, metrics and health")
+    _add_kubeconfig(parser)
 
 
 def _add_simulate(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medkd.commands.settings import (
     conversation_source,
@@ -26,6 +26,10 @@ from medkd.commands.settings import (
     teacher_of,
 )
 from medkd.errors import UsageError
+
+if TYPE_CHECKING:
+    from medkd.config import TeacherConfig
+    from medkd.stages.plan import Plan
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -59,22 +63,9 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
 def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages import control, ownership
     from medkd.stages import plan as planning
-    from medkd.teacher import prompts
 
-    configs = load_configs(args)
-    teacher = teacher_of(configs, args)
-    planning.check_terms(args.teacher, teacher)
-    planning.check_students(configs, [args.student])
+    teacher, plan = _planned(args)
     store = open_prefix(args, stop)
-    plan = planning.make_plan(
-        generation_settings(configs, args),
-        args.teacher,
-        teacher,
-        seed=args.seed,
-        total_samples=args.num_samples,
-        prompt_version=prompts.PROMPT_VERSION,
-        source=conversation_source(args),
-    )
     ownership.take(store, args.owner or process_name(), take_over=args.take_over)
     if not args.skip_preflight and planning.asks_teacher(plan):
         planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
@@ -84,6 +75,45 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     money = f", estimated at ${cut.estimate_usd:.2f}" if cut.estimate_usd else ""
     print(f"planned {plan.total_samples:,} samples in {cut.num_shards} shards{money}: plan {plan.hash[:12]} under {store.url}")
     return 0
+
+
+def preflight(args: argparse.Namespace, stop: threading.Event) -> int:
+    """Everything that stage plan checks, a line each; nothing stays under the prefix."""
+    from medkd.stages import plan as planning
+
+    teacher, plan = _planned(args)
+    print(f"configuration: valid; teacher {args.teacher}, student {args.student}", flush=True)
+    store = open_prefix(args, stop)
+    cut = planning.rehearse(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
+    print(f"store: {store.url} takes files, refuses a second create, and holds no other run", flush=True)
+    print(f"plan: {plan.total_samples:,} samples in {cut.num_shards} shards, estimated at ${cut.estimate_usd:.2f}", flush=True)
+    if planning.asks_teacher(plan):
+        planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
+        print(f"teacher: {teacher.base_url} knows the key and the model {teacher.model}")
+    else:
+        print("teacher: not asked, the conversations bring their records along")
+    return 0
+
+
+def _planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:
+    """Teacher and plan of the flags, checked as far as that goes without store and network."""
+    from medkd.stages import plan as planning
+    from medkd.teacher import prompts
+
+    configs = load_configs(args)
+    teacher = teacher_of(configs, args)
+    planning.check_terms(args.teacher, teacher)
+    planning.check_students(configs, [args.student])
+    plan = planning.make_plan(
+        generation_settings(configs, args),
+        args.teacher,
+        teacher,
+        seed=args.seed,
+        total_samples=args.num_samples,
+        prompt_version=prompts.PROMPT_VERSION,
+        source=conversation_source(args),
+    )
+    return teacher, plan
 
 
 def generate(args: argparse.Namespace, stop: threading.Event) -> int:

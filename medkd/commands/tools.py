@@ -89,16 +89,6 @@ def _run_beside(command: list[str], teacher_url: str, stop: threading.Event) -> 
                 process.send_signal(signal.SIGTERM)
 
 
-def approve(args: argparse.Namespace, stop: threading.Event) -> int:
-    from medkd.stages.control import Control, read_control, write_control
-
-    store = open_prefix(args, stop)
-    before = read_control(store)
-    write_control(store, Control(state="run", reason=f"approved (was {before.state}: {before.reason})"))
-    print(f"was {before.state} ({before.reason}); runs now")
-    return 0
-
-
 def config(args: argparse.Namespace, stop: threading.Event) -> int:
     if args.what == "schema":
         print(json.dumps(configuration.json_schema(), indent=2))

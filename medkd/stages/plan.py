@@ -33,6 +33,9 @@ _BYTES_PER_TOKEN = 4
 _TOKENS_PER_EXCHANGE = 45
 _TOKENS_PER_RECORD = 250
 
+_ANOTHER_PLAN = "holds another plan; choose another --prefix, or repeat the settings of the first start"
+_ANOTHER_CUT = "was cut into another number of shards; go on with --num-shards {num_shards}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConversationSource:
@@ -171,20 +174,9 @@ def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int
     ConfigError where the prefix holds another plan or another number of shards; BudgetError where the budget cannot
     pay the estimate.
     """
-    if not 1 <= num_shards <= plan.total_samples:
-        raise ConfigError(f"--num-shards: got {num_shards}, expected 1 to {plan.total_samples}, the number of samples")
-    check_exclusive_create(store)
-    cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
-    _write_once(
-        store, layout.PLAN, asdict(plan), "holds another plan; choose another --prefix, or repeat the settings of the first start"
-    )
-    known = _write_once(
-        store,
-        layout.LAYOUT,
-        asdict(cut),
-        "was cut into another number of shards; go on with --num-shards {num_shards}",
-        compare=("num_shards",),
-    )
+    cut = rehearse(store, plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
+    _write_once(store, layout.PLAN, asdict(plan), _ANOTHER_PLAN)
+    known = _write_once(store, layout.LAYOUT, asdict(cut), _ANOTHER_CUT, compare=("num_shards",))
     files = tuple(manifests.entry(path, store.read(path)) for path in (layout.PLAN, layout.LAYOUT))
     manifest = manifests.Manifest(
         stage="plan", plan_hash=plan.hash, config_hash=config_hash(teacher), files=files, counts={"samples": plan.total_samples}
@@ -192,6 +184,19 @@ def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int
     manifests.write(store, layout.PLAN_MANIFEST, manifest)
     event("planned", plan=plan.hash[:12], samples=plan.total_samples, shards=num_shards, estimate_usd=round(cut.estimate_usd, 4))
     return Layout(**known)
+
+
+def rehearse(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
+    """What `publish` would say of store, budget and what lies under the prefix, without leaving anything there."""
+    if not 1 <= num_shards <= plan.total_samples:
+        raise ConfigError(f"--num-shards: got {num_shards}, expected 1 to {plan.total_samples}, the number of samples")
+    check_exclusive_create(store)
+    cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
+    if store.exists(layout.PLAN):
+        _read_equal(store, layout.PLAN, asdict(plan), _ANOTHER_PLAN)
+    if store.exists(layout.LAYOUT):
+        _read_equal(store, layout.LAYOUT, asdict(cut), _ANOTHER_CUT, compare=("num_shards",))
+    return cut
 
 
 def load_plan(store: Store) -> tuple[Plan, Layout]:
@@ -293,13 +298,16 @@ def check_students(configs: ModelConfigs, names: list[str]) -> None:
 def _write_once(store: Store, path: str, value: dict[str, Any], otherwise: str, compare: tuple[str, ...] = ()) -> dict[str, Any]:
     """Create the file, or accept an equal one; ConfigError naming the keys in which it differs. Returns what stands there."""
     data = (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
-    if store.create(path, data):
-        return value
+    return value if store.create(path, data) else _read_equal(store, path, value, otherwise, compare)
+
+
+def _read_equal(store: Store, path: str, value: dict[str, Any], otherwise: str, compare: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The file's value; ConfigError naming the keys, of all or of those to compare, in which it differs from this one."""
     try:
         there: dict[str, Any] = json.loads(store.read(path))
     except ValueError as error:
         raise InputError(f"{store.url}/{path}: not JSON; restore it or choose another --prefix") from error
-    wanted = json.loads(data)
+    wanted = json.loads(json.dumps(value))
     keys = [key for key in (compare or sorted(set(there) | set(wanted))) if there.get(key) != wanted.get(key)]
     if keys:
         raise ConfigError(f"{store.url}/{path}: {otherwise.format(**there)} (differs in {', '.join(keys)})")
