@@ -123,7 +123,7 @@ class Driver:
             board = self._board(action)
             web.show(board)
             ended = action is not None and action.kind in ("done", "fail")
-            self.publisher.write(board, now=ended)
+            self.publisher.write(board, now=ended or self.stop.is_set())
             if self._deleted() or self.stop.is_set():
                 return self._leave()
             if action and ended:
