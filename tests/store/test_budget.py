@@ -161,11 +161,11 @@ _steps = st.one_of(
 )
 
 
-@given(st.integers(1, 100).map(float), st.lists(_steps, max_size=60))
+@given(st.integers(1, 100).map(float), st.sampled_from([0.0, 1000.0]), st.lists(_steps, max_size=60))
 def test_reservations_never_exceed_the_money_nor_since_the_last_durable_segment_the_allowance(
-    allowance: float, steps: list[tuple[str, str, float]]
+    allowance: float, money: float, steps: list[tuple[str, str, float]]
 ) -> None:
-    under_test, books = purse(money=0.0, allowance=allowance), Books(allowance)
+    under_test, books = purse(money=money, allowance=allowance), Books(allowance, money)
     for kind, key, value in steps:
         if kind == "reserve":
             _reserve(under_test, books, key, value)
@@ -204,6 +204,17 @@ def _reserve(under_test: Purse, books: Books, key: str, usd: float) -> None:
         assert books.fits(usd)
         books.in_flight[key] = books.in_flight.get(key, 0.0) + usd
         books.reserved.append(usd)
+
+
+def test_what_is_sent_while_a_segment_is_written_counts_against_that_segment() -> None:
+    under_test = purse(money=100.0, allowance=10.0)
+    under_test.reserve("a", 6.0)
+    under_test.snapshot()
+    under_test.reserve("b", 4.0)
+    under_test.durable()
+    under_test.reserve("c", 6.0)
+    with pytest.raises(WouldBlockError):
+        under_test.reserve("d", 1.0)
 
 
 def test_an_attempt_that_is_sent_again_reserves_beside_the_first_which_may_have_been_billed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -52,6 +53,16 @@ def test_create_is_refused_where_a_replace_has_written(store: Store) -> None:
     assert store.read("file") == b"first"
 
 
+@pytest.fixture
+def restless_threads() -> Iterator[None]:
+    """Threads that give way to one another a thousand times as often as usual, so that races show."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("restless_threads")
 @pytest.mark.parametrize("race", range(3))
 def test_of_eight_threads_that_create_one_path_exactly_one_wins(store: Store, race: int) -> None:
     ready = threading.Barrier(8)
@@ -203,9 +214,18 @@ class OverwritingStore(MemoryStore):
         return True
 
 
-def test_a_store_that_overwrites_is_turned_away() -> None:
+class HalfRefusingStore(MemoryStore):
+    """Keeps the first file, yet tells the second writer that it had won."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        super().create(path, data)
+        return True
+
+
+@pytest.mark.parametrize("kind", [OverwritingStore, HalfRefusingStore])
+def test_a_store_whose_creates_are_not_exclusive_is_turned_away(kind: type[MemoryStore]) -> None:
     memory = open_store(f"memory://{uuid.uuid4().hex}")
-    store = OverwritingStore(memory.url, memory.filesystem, memory.root)
+    store = kind(memory.url, memory.filesystem, memory.root)
     with pytest.raises(ConfigError, match=r"second create of the same file was not refused.*conditional writes"):
         check_exclusive_create(store)
     assert store.list_files() == []
@@ -286,6 +306,18 @@ def test_credentials_that_may_only_read_are_refused_by_name_of_the_write(s3_serv
     for write in (lambda: reader.create("new", b""), lambda: reader.replace("new", b""), lambda: check_exclusive_create(reader)):
         with pytest.raises(RefusedError, match="no permission to write"):
             write()
+
+
+@pytest.mark.s3
+def test_a_child_process_finds_the_server_by_its_environment(s3_server: S3Server) -> None:
+    prefix = f"s3://runs/{uuid.uuid4().hex}"
+    code = f"from medkd.store.files import open_store; print(open_store({prefix!r}).create('plan.json', b'child'))"
+    environment = {**os.environ, **s3_server.environment}
+    printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == "True"
+    store = open_store(prefix, s3_server.options())
+    assert store.read("plan.json") == b"child"
+    assert not store.create("plan.json", b"parent")
 
 
 @pytest.mark.s3
