@@ -2,8 +2,8 @@
 
     python charts/write_files.py
 
-`charts/medkd/values.yaml` is the only source of the schema and the table: a default says the type, `# --` lines describe the value,
-a `# @schema {...}` line adds what the default cannot say. `configs/model_configs.json` and its schema come from `medkd`.
+`charts/medkd/values.yaml` is the only source of the schema and the table: a default says the type, `# --` lines describe the
+value, a `# @schema {...}` line adds what the default cannot say. The schema of overrides is the configuration's own.
 """
 
 from __future__ import annotations

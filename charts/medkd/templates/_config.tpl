@@ -1,12 +1,12 @@
-{{/* The whole model_configs.json with the overrides merged, as JSON. Numbers pass through as 64-bit floats, which is exact for all
-     that 15 digits can say; longer ones are refused. */}}
+{{/* The whole model_configs.json with the overrides merged, as JSON. Numbers pass through as 64-bit floats, as
+     most readers of JSON take them anyway; whole numbers that would lose digits are refused. */}}
 {{- define "medkd.models" -}}
 {{- $text := .Values.models.configs | default (.Files.Get "files/model_configs.json") -}}
 {{- if not $text -}}
 {{- fail "files/model_configs.json: missing from this chart (a symlink that was dropped?); pass --set-file models.configs=PATH" -}}
 {{- end -}}
-{{- if regexMatch "[0-9]{16,}" $text -}}
-{{- fail "models.configs: has a number of 16 digits or more, which would lose digits on its way; shorten it" -}}
+{{- if regexMatch "[\\s:,\\[]-?[0-9]{16,}[\\s,}\\]]" $text -}}
+{{- fail "models.configs: has a whole number of 16 digits or more, which would lose digits on its way; shorten it" -}}
 {{- end -}}
 {{- $models := fromJson $text -}}
 {{- if and (hasKey $models "Error") (not (hasKey $models "student_models")) -}}
