@@ -235,7 +235,7 @@ def test_a_number_that_is_no_finite_one_is_refused_everywhere() -> None:
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)
     )
 )
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_no_value_anywhere_brings_anything_but_a_configuration_or_its_error(value: Any) -> None:
     for path in ("student_models.t5.architecture", "teacher_models.groq.extra_body", "generation_settings", "surplus"):
         try:

@@ -85,7 +85,7 @@ plans = st.builds(
 
 
 @given(plans, st.data())
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_a_sample_is_pure_in_seed_index_and_variation(plan: Plan, data: st.DataObject) -> None:
     index, variation = data.draw(st.integers(0, plan.total_samples - 1)), data.draw(st.integers(0, 3))
     spec = plan.spec(index, variation)
@@ -109,7 +109,7 @@ def test_another_process_makes_the_same_samples() -> None:
 
 
 @given(plans)
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_each_round_visits_every_cell_once(plan: Plan) -> None:
     cells = [(plan.spec(index, 0).topic, plan.spec(index, 0).mood) for index in range(3 * plan.num_cells)]
     for start in range(0, len(cells), plan.num_cells):
@@ -144,7 +144,7 @@ def test_shards_cut_all_samples_into_contiguous_parts_of_nearly_equal_size(total
 
 
 @given(plans)
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_a_plan_comes_back_from_its_file_with_the_same_hash(plan: Plan) -> None:
     parsed = parse_plan(json.dumps(asdict(plan), indent=1, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     assert parsed == plan
@@ -152,7 +152,7 @@ def test_a_plan_comes_back_from_its_file_with_the_same_hash(plan: Plan) -> None:
 
 
 @given(plans, st.data())
-@settings(max_examples=50)
+@settings(max_examples=25)
 def test_every_part_of_a_plan_counts_for_its_hash(plan: Plan, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["seed", "total_samples", "min_exchanges", "prompt_version", "persona_version"]))
     assert replace(plan, **{name: getattr(plan, name) + 1}).hash != plan.hash

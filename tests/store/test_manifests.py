@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medkd.errors import ConfigError, InputError, MedkdError
@@ -87,6 +87,7 @@ def test_a_manifest_of_a_later_format_says_which_this_medkd_reads(store: Store) 
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@settings(max_examples=40)
 def test_no_json_brings_anything_but_an_error_of_ours(value: Any) -> None:
     store = open_store("memory://manifests")
     for content in (value, {"format": 1, "files": [], "stage": value}, {"format": 1, "files": [value]}):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medkd.errors import InputError
@@ -39,6 +39,7 @@ _rows = st.lists(
 
 
 @given(_rows)
+@settings(max_examples=40)
 def test_any_rows_come_back_and_equal_rows_are_equal_bytes(rows: list[dict[str, Any]]) -> None:
     data = tables.encode(rows, COLUMNS)
     assert tables.decode(data) == rows
