@@ -18,6 +18,8 @@ TOP = {"commands", "local", "driver"}
 # What a room may import of the package, itself aside.
 ALLOWED = {
     **dict.fromkeys(BASE | PARTS, BASE),
+    # Tokens, checkpoints and models are larger than memory wants: the room that makes them streams them to the store itself.
+    "student": BASE | {"store"},
     "stages": BASE | PARTS - {"simulator", "cluster"},
     "local": BASE | PARTS - {"simulator", "cluster"} | {"stages"},
     "driver": BASE | PARTS - {"simulator"} | {"stages"},
@@ -40,6 +42,9 @@ ADDRESSES = {
     "datasketch": {"quality"},
     "kubernetes": {"cluster"},
 }
+
+# Programs of their own, which set-up and image builds start: they may read their environment.
+PROGRAMS = {PACKAGE / "student" / "compile_ops.py"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -100,7 +105,7 @@ def test_the_simulator_is_known_to_the_command_line_only() -> None:
 def test_environment_and_arguments_are_read_by_the_command_line_only() -> None:
     wrong = []
     for path in FILES:
-        if room_of(path) == "commands":
+        if room_of(path) == "commands" or path in PROGRAMS:
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
