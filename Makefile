@@ -10,7 +10,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm --network none --read-only --tmpfs /tmp --entrypoint python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-all lint format schema lock images clean
+.PHONY: help setup demo test test-torch test-chaos test-all lint format schema lock chart-files rendered images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -59,11 +59,18 @@ schema: $(READY) ## rewrite configs/model_configs.schema.json from the code
 lock: $(READY) ## resolve the newest versions into constraints.txt
 	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml --extra all --extra test --extra lint -o constraints.txt
 
-images: ## build both images and start each once to import what it promises
+chart-files: $(READY) ## rewrite what the chart carries twice: configuration, schema and table of its values
+	$(BIN)/python -m charts.write_files
+
+rendered: chart-files ## rewrite the manifests in k8s/rendered and the rules in k8s/monitoring (needs Helm)
+	$(BIN)/python -m tests.chart.rendering
+
+images: ## build the images and start each once to import what it promises
 	$(BUILD) -t medkd-worker:$(TAG) -f images/worker/Dockerfile .
 	$(START) medkd-worker:$(TAG) -c "import medkd.commands, medkd.stages.generate, medkd.stages.prepare, medkd.simulator.server, kubernetes, s3fs, transformers"
 	$(BUILD) -t medkd-trainer:$(TAG) -f images/trainer/Dockerfile .
 	$(START) -e DS_ACCELERATOR=cpu medkd-trainer:$(TAG) -c "import medkd.stages.train, medkd.stages.evaluate, medkd.student.session, deepspeed, s3fs"
+	$(BUILD) -t medkd-objectstore:$(TAG) -f images/objectstore/Dockerfile .
 	@docker image ls --filter reference='medkd-*:$(TAG)'
 
 clean: ## remove the demo's run; the environment stays

@@ -1,6 +1,7 @@
-"""Writes what the chart carries twice: its copy of model_configs.json, values.schema.json and the table of values in README.md.
+"""Writes what stands in two places: the chart's copy of model_configs.json, its values.schema.json, the table of values in its
+README.md, and the cluster's PrometheusRule.
 
-    python charts/write_files.py
+    python -m charts.write_files
 
 `charts/medkd/values.yaml` is the only source of the schema and the table: a default says the type, `# --` lines describe the
 value, a `# @schema {...}` line adds what the default cannot say. The schema of overrides is the configuration's own.
@@ -20,6 +21,7 @@ from medkd.config import json_schema
 
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "charts" / "medkd"
+MONITORING = ROOT / "k8s" / "monitoring"
 TABLE_START, TABLE_END = "<!-- values: written by make chart-files -->", "<!-- end of values -->"
 
 QUANTITY = {"type": ["string", "integer"], "pattern": r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"}
@@ -168,6 +170,15 @@ def _leaves(values: tuple[Value, ...]) -> Iterator[Value]:
             yield value
 
 
+def cluster_rule(alerts: str) -> str:
+    """The PrometheusRule for all runs of a cluster."""
+    indented = "".join(f"  {line}\n" if line.strip() else "\n" for line in alerts.splitlines())
+    return (
+        "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: medkd\n"
+        f"  labels: {{app.kubernetes.io/part-of: medkd}}\nspec:\n{indented}"
+    )
+
+
 def rendered_files() -> dict[Path, str]:
     """Each file this program writes, with the text it should have."""
     values = read_values((CHART / "values.yaml").read_text(encoding="utf-8"))
@@ -176,6 +187,7 @@ def rendered_files() -> dict[Path, str]:
     after = rest.partition(TABLE_END)[2]
     return {
         CHART / "files" / "model_configs.json": (ROOT / "configs" / "model_configs.json").read_text(encoding="utf-8"),
+        MONITORING / "prometheus-rule.yaml": cluster_rule((CHART / "files" / "alerts.yaml").read_text(encoding="utf-8")),
         CHART / "values.schema.json": json.dumps(values_schema(values), indent=2, ensure_ascii=False) + "\n",
         CHART / "README.md": f"{before}{TABLE_START}\n{values_table(values)}\n{TABLE_END}{after}",
     }
