@@ -380,7 +380,7 @@ class Driver:
     def _say_stuck(self) -> None:
         """An Event for what has been wrong for a while; what went away is forgotten."""
         now = time.monotonic()
-        there = {(one.stage, one.kind, one.what): one for listed in self.problems.values() for one in listed}
+        there = {(self.states[one.stage].uid, one.kind, one.what): one for listed in self.problems.values() for one in listed}
         self.problem_since = {key: self.problem_since.get(key, now) for key in there}
         for key, problem in there.items():
             stuck = problem.kind not in ("queued", "held", "parked") and not problem.fatal

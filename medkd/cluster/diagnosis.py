@@ -86,7 +86,8 @@ def _unscheduled(status: Mapping[str, Any]) -> tuple[str, str, str] | None:
             if condition.get("reason") == "SchedulingGated":
                 return "gated", "pod waits for a scheduling gate to be taken away", "look at who set it: kubectl describe pod"
             message = condition.get("message") or "no node fits"
-            return "unschedulable", f"no node for the pod: {_one_line(message)}", _room_advice(message)
+            # The first sentence; the others tell what could be evicted in favour of this pod.
+            return "unschedulable", f"no node for the pod: {_one_line(message.partition('. ')[0])}", _room_advice(message)
     return None
 
 

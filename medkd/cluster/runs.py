@@ -74,6 +74,8 @@ def live_board(cluster: Cluster, run: Run) -> Board:
         updated_at=time.time(),
         stages=stages,
     )
+    if published is None:
+        board = replace(board, problems=(_SILENT,))
     failed = next((stage for stage in stages if stage.phase == "failed"), None)
     phase = "failed" if failed else board.phase
     failure = board.failure or (f"stage {failed.name} failed: {failed.detail}" if failed else "")
@@ -114,6 +116,9 @@ def _live_problems(cluster: Cluster, run: Run, states: Mapping[str, JobState], b
     )
 
 
+_SILENT = Problem(
+    stage=names.DRIVER, kind="silent", what="has not said anything yet", do="kubectl medkd logs --stage driver, if that lasts"
+)
 _POD_KINDS = ("unschedulable", "image", "container", "slow", "lost node", "failed", "gated")
 
 
@@ -192,7 +197,8 @@ def stages_to_retry(run: Run, board: Board | None, first: str | None) -> list[st
     if named is None:
         raise ConfigError(f"run {run.name}: no stage has failed; name the one to do again with --stage")
     later = names.STAGES[names.STAGES.index(named) :]
-    return [*(stage for stage in later if stage == named or states[stage].phase != "waiting"), names.DRIVER]
+    again = [stage for stage in later if stage in states and (stage == named or states[stage].phase != "waiting")]
+    return [*again, *([names.DRIVER] if names.DRIVER in run.jobs else [])]
 
 
 def _failed_stage(states: Mapping[str, JobState], board: Board | None) -> str | None:
@@ -206,12 +212,11 @@ def _failed_stage(states: Mapping[str, JobState], board: Board | None) -> str | 
 
 def retry(cluster: Cluster, run: Run, stages: list[str], sleep_seconds: float = 0.5) -> None:
     """Delete these Jobs and create them again from their own manifests, the driver when all others stand again."""
-    gone = {stage: run.jobs[stage] for stage in stages if stage in run.jobs}
     # The driver first: it must not take the deletion of a stage for the end of the run.
-    for stage in reversed(list(gone)):
+    for stage in reversed(stages):
         _delete(cluster, names.job_name(run.full_name, stage), sleep_seconds)
-    for stage, job in gone.items():
-        cluster.create_job(fresh_manifest(job, stage))
+    for stage in stages:
+        cluster.create_job(fresh_manifest(run.jobs[stage], stage))
 
 
 def _delete(cluster: Cluster, name: str, sleep_seconds: float) -> None:

@@ -44,7 +44,7 @@ def _stage_line(stage: StageBoard, now: float) -> str:
     took = ""
     if stage.started_at and stage.phase in ("running", "succeeded", "failed"):
         took = duration((stage.ended_at or now) - stage.started_at)
-    count = f"{stage.done}/{stage.total}" if stage.total > 1 else ""
+    count = f"{stage.done}/{stage.total}" if stage.total > 1 and stage.phase != "waiting" else ""
     return f"  {stage.name:<9} {_SHOWN[stage.phase]:<8} {count:>11}  {took:>10}  {stage.detail}".rstrip()
 
 
@@ -67,7 +67,7 @@ def _figures(board: Board, now: float) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """A span of time in its two largest units."""
+    """A span of time, as exact as one wants to know it."""
     minutes, rest = divmod(max(0, round(seconds)), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -75,6 +75,8 @@ def duration(seconds: float) -> str:
         return f"{days} d {hours} h"
     if hours:
         return f"{hours} h {minutes} min"
+    if minutes >= 10:
+        return f"{minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 

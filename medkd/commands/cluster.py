@@ -129,7 +129,7 @@ def retry(args: argparse.Namespace, stop: threading.Event) -> int:
     cluster = _cluster(args, stop)
     run = runs.find_run(cluster, args.run)
     stages = runs.stages_to_retry(run, runs.published_board(cluster, run), args.stage)
-    manifests = [runs.fresh_manifest(run.jobs[stage], stage) for stage in stages if stage in run.jobs]
+    manifests = [runs.fresh_manifest(run.jobs[stage], stage) for stage in stages]
     saved = Path(tempfile.mkdtemp(prefix="medkd-retry-"), f"{run.name}.json")
     saved.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": manifests}, indent=1))
     print(f"starting again: {', '.join(stages)}", file=sys.stderr)

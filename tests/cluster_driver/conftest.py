@@ -54,9 +54,7 @@ class Driving:
     api: FakeApi
     store: Store
     options: DriverOptions = field(
-        default_factory=lambda: DriverOptions(
-            run=RUN, full_name=FULL, student=STUDENT, owner=OWNER, host="127.0.0.1", port=0
-        )
+        default_factory=lambda: DriverOptions(run=RUN, full_name=FULL, student=STUDENT, owner=OWNER, host="127.0.0.1", port=0)
     )
     stop: threading.Event = field(default_factory=threading.Event)
     code: int | None = None

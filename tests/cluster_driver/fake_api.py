@@ -23,7 +23,9 @@ from medkd.cluster import names
 
 Object = dict[str, Any]
 NAMESPACE = "clinic"
-PATH = re.compile(r"^/apis?/(?:batch/)?v1/namespaces/(?P<namespace>[^/]+)/(?P<kind>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>log|status))?$")
+PATH = re.compile(
+    r"^/apis?/(?:batch/)?v1/namespaces/(?P<namespace>[^/]+)/(?P<kind>[a-z]+)(?:/(?P<name>[^/]+))?(?:/(?P<sub>log|status))?$"
+)
 # Fields of a Job's spec that may change in its life.
 MUTABLE = {"suspend", "parallelism", "backoffLimit", "maxFailedIndexes", "activeDeadlineSeconds", "ttlSecondsAfterFinished"}
 
@@ -195,7 +197,11 @@ class FakeApi:
 
     def _selected(self, kind: str, query: dict[str, str]) -> Iterator[Object]:
         for (of_kind, _), one in self.objects.items():
-            if of_kind == kind and matches_labels(one, query.get("labelSelector")) and matches_phase(one, query.get("fieldSelector")):
+            if (
+                of_kind == kind
+                and matches_labels(one, query.get("labelSelector"))
+                and matches_phase(one, query.get("fieldSelector"))
+            ):
                 yield one
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from pathlib import Path
 
@@ -17,10 +15,8 @@ from medkd.store import layout
 from medkd.store.files import Store, open_store
 from tests.cluster_driver.conftest import (
     FULL,
-    OWNER,
     RUN,
     STUDENT,
-    Driving,
     driving,
     is_released,
     run_stage,
@@ -30,7 +26,7 @@ from tests.cluster_driver.conftest import (
     write_shard,
     write_stage,
 )
-from tests.cluster_driver.fake_api import NAMESPACE, FakeApi, ended, pod
+from tests.cluster_driver.fake_api import FakeApi, ended, pod
 
 
 def job_of(stage: str) -> str:
@@ -101,7 +97,9 @@ def test_a_failed_stage_ends_the_run_with_the_words_of_its_process(api: FakeApi,
         until(lambda: is_released(api, "plan"))
         api.start(job_of("plan"))
         api.create("pods", pod(job_of("plan"), 0, **ended(78, said)))
-        api.set_status(job_of("plan"), failed=1, conditions=[{"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy"}])
+        api.set_status(
+            job_of("plan"), failed=1, conditions=[{"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy"}]
+        )
         until(lambda: any("no key" in problem["what"] for problem in driver.board.get("problems", [])), 8)
         api.fail(job_of("plan"), "PodFailurePolicy", "exit code 78", failed=1)
         assert driver.ends() == 2
@@ -312,7 +310,9 @@ def test_many_shards_cost_few_requests_and_the_store_is_read_for_active_ones_onl
             for shard in range(done, done + 50):
                 write_shard(store, shard)
             active = min(4, shards - done - 50)
-            api.set_status(job_of("generate"), active=active, ready=active, completedIndexes=f"0-{done + 49}", succeeded=done + 50)
+            api.set_status(
+                job_of("generate"), active=active, ready=active, completedIndexes=f"0-{done + 49}", succeeded=done + 50
+            )
             until(lambda done=done: driver.board["shards"].get("done") == done + 50, 15)
         api.complete(job_of("generate"))
         until(lambda: is_released(api, "prepare"))
