@@ -13,13 +13,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medkd.errors import ConfigError
 from medkd.samples import canonical_json, sha256_hex
 
 Positive = Annotated[int, Field(gt=0)]
 Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _whole_numbers(value: Any) -> Any:
+    """The same JSON with 1.0 as 1: one number, written in two ways, may not make two plans."""
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 class _Strict(BaseModel):
@@ -77,7 +86,7 @@ class TeacherConfig(_Strict):
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Of conversations; extractions use 0. Null: not sent, for models that refuse it."""
     takes_seed: bool = False
-    extra_body: dict[str, Any] = Field(default_factory=dict)
+    extra_body: Annotated[dict[str, Any], AfterValidator(_whole_numbers)] = Field(default_factory=dict)
     """Fields added to each request as they are, for example `{"thinking": {"type": "disabled"}}`."""
     max_conversation_tokens: Positive = 3000
     """Reply limit of the call that writes a conversation."""

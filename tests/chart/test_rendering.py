@@ -47,9 +47,13 @@ def test_numbers_of_a_configuration_arrive_exactly(major: int, tmp_path: Path) -
     assert slice_of(items, "plan")["teacher_models"]["deepseek"] == whole["teacher_models"]["deepseek"]
 
 
-def test_the_configuration_a_pod_reads_is_the_one_a_laptop_reads(major: int) -> None:
-    items = render(major)
-    here = config.load(CHART / "files" / "model_configs.json")
+def test_the_configuration_a_pod_reads_is_the_one_a_laptop_reads(major: int, tmp_path: Path) -> None:
+    text = (CHART / "files" / "model_configs.json").read_text()
+    file = tmp_path / "configs.json"
+    file.write_text(text.replace('"extra_body": {', '"extra_body": {"top_p": 1.0, "penalties": [0.0, 0.5], ', 1))
+    assert file.read_text() != text
+    items = render(major, flags=("--set-file", f"models.configs={file}"))
+    here = config.load(file)
     there = config.parse(named(items, "ConfigMap", "flu-plan")["data"]["model_configs.json"])
     assert config.config_hash(there.teacher("deepseek")) == config.config_hash(here.teacher("deepseek"))
     assert config.config_hash(there.student("t5")) == config.config_hash(here.student("t5"))
