@@ -35,6 +35,12 @@ def test_pods_pass_pod_security_restricted_which_the_namespace_enforces() -> Non
     assert [violations(template["spec"]) for _, template in pods_of(items)] == [[], []]
 
 
+def test_objects_pass_the_strict_schemas_of_kubernetes() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for item in manifests(DEV):
+        kubernetes_validate.validate(item, "1.34", strict=True)
+
+
 @pytest.mark.parametrize(
     ("url", "name"), [(VALUES["storage"]["endpoint"], "objectstore"), (VALUES["teacher"]["baseUrl"], "teacher")]
 )
