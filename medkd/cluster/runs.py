@@ -77,8 +77,9 @@ def live_board(cluster: Cluster, run: Run) -> Board:
     if published is None:
         board = replace(board, problems=(_SILENT,))
     failed = next((stage for stage in stages if stage.phase == "failed"), None)
-    phase = "failed" if failed else board.phase
-    failure = board.failure or (f"stage {failed.name} failed: {failed.detail}" if failed else "")
+    over = board.phase in ("complete", "failed")
+    phase = "failed" if failed or (driver_failure(run) and not over) else board.phase
+    failure = board.failure or (f"stage {failed.name} failed: {failed.detail}" if failed else "" if over else driver_failure(run))
     return replace(board, stages=stages, phase=phase, failure=failure, problems=_live_problems(cluster, run, states, board))
 
 
@@ -86,6 +87,15 @@ def published_board(cluster: Cluster, run: Run) -> Board | None:
     """The driver's last word; None before its first."""
     found = cluster.config_map(names.status_config_map(run.full_name)) or {}
     return boards.from_json((found.get("data") or {}).get(names.STATUS_KEY, ""))
+
+
+def driver_failure(run: Run) -> str:
+    """Why nobody drives the run any more, though it has not ended; empty where its driver lives or may come back."""
+    job = run.jobs.get(names.DRIVER)
+    state = job_state(names.DRIVER, job) if job else None
+    if state is None or state.phase != "failed":
+        return ""
+    return f"the driver failed ({state.reason}); kubectl medkd logs --stage driver says why"
 
 
 def _live_stage(stage: str, state: JobState | None, published: Board | None, gaps: int) -> StageBoard:
@@ -99,7 +109,9 @@ def _live_stage(stage: str, state: JobState | None, published: Board | None, gap
 
 def _live_problems(cluster: Cluster, run: Run, states: Mapping[str, JobState], board: Board) -> tuple[Problem, ...]:
     """Problems from pods as they are now, and those that only the driver knows of."""
-    asked = [stage for stage, state in states.items() if state.phase == "failed" or _is_stalled(state)]
+    asked = [
+        stage for stage, state in states.items() if state.phase == "failed" or (state.phase == "running" and state.looks_wrong)
+    ]
     try:
         pods = cluster.unfinished_pods(f"{names.LABEL_RUN}={run.name}") if asked else []
     except RefusedError:
@@ -120,10 +132,6 @@ _SILENT = Problem(
     stage=names.DRIVER, kind="silent", what="has not said anything yet", do="kubectl medkd logs --stage driver, if that lasts"
 )
 _POD_KINDS = ("unschedulable", "image", "container", "slow", "lost node", "failed", "gated")
-
-
-def _is_stalled(state: JobState) -> bool:
-    return state.phase == "running" and (state.active != state.ready or state.failed_pods > 0 or state.failing)
 
 
 # --- logs -------------------------------------------------------------------------------------------------------------

@@ -45,6 +45,11 @@ class JobState:
     def num_failed_indexes(self) -> int:
         return count_indexes(self.failed_indexes)
 
+    @property
+    def looks_wrong(self) -> bool:
+        """Whether the Job's figures give a reason to look at its pods."""
+        return self.active != self.ready or self.terminating > 0 or self.failed_pods > 0 or self.failing
+
 
 def job_state(stage: str, job: Mapping[str, Any]) -> JobState:
     """The state of a stage from its Job as the API shows it."""

@@ -76,6 +76,9 @@ def wait(args: argparse.Namespace, stop: threading.Event) -> int:
         if board and board.phase in ("complete", "failed"):
             print(boards.summary(board))
             return COMPLETE if board.phase == "complete" else FAILED
+        if runs.driver_failure(run):
+            print(runs.driver_failure(run))
+            return FAILED
         words = boards.summary(board) if board else "the driver has not said anything yet"
         if words != said:
             print(words, file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
 """A Kubernetes API of few objects over real HTTP, with what Job, queue and node controllers do played by the test.
 
 Enough of it to drive the real driver through the real client: Jobs by name and label, strategic merge of metadata and spec, pods
-by selector, ConfigMaps, Events, conflicts and other answers on demand. Validation of Jobs is as far as the driver could offend it.
+by selector, ConfigMaps, Events, conflicts and other answers on demand. Jobs are validated as far as the driver could offend.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def moment(at: float | None = None) -> str:
     return datetime.fromtimestamp(time.time() if at is None else at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class Refusal(Exception):
+class RefusedRequestError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
@@ -76,7 +76,7 @@ class FakeApi:
         with self.lock:
             name = body["metadata"]["name"]
             if (kind, name) in self.objects:
-                raise Refusal(409, f"{kind} {name!r} already exists")
+                raise RefusedRequestError(409, f"{kind} {name!r} already exists")
             made = copy.deepcopy(body)
             made["metadata"] |= {"uid": f"uid-{next(self._uids)}", "resourceVersion": "1", "creationTimestamp": moment()}
             if kind == "jobs":
@@ -158,16 +158,16 @@ class FakeApi:
             try:
                 self._refuse(method, address.path, kind)
                 return self._do(method, kind, name, found["sub"], query, body)
-            except Refusal as refusal:
+            except RefusedRequestError as refusal:
                 return refusal.status, status_of(refusal.status, str(refusal))
 
     def _refuse(self, method: str, path: str, kind: str) -> None:
         if kind in self.forbidden:
-            raise Refusal(403, f'{kind} is forbidden: User "driver" cannot {method.lower()} it')
+            raise RefusedRequestError(403, f'{kind} is forbidden: User "driver" cannot {method.lower()} it')
         for answer in self.answers:
             if answer[0] == method and answer[1] in path:
                 self.answers.remove(answer)
-                raise Refusal(answer[2], "as the test asked")
+                raise RefusedRequestError(answer[2], "as the test asked")
 
     def _do(
         self, method: str, kind: str, name: str | None, sub: str | None, query: dict[str, str], body: Object | None
@@ -180,7 +180,7 @@ class FakeApi:
         if sub == "log":
             return (200, self.logs[name]) if name in self.logs else (400, status_of(400, "container is waiting to start"))
         if (kind, name) not in self.objects:
-            raise Refusal(404, f'{kind} "{name}" not found')
+            raise RefusedRequestError(404, f'{kind} "{name}" not found')
         if method == "PATCH":
             self._patch(kind, name, body or {})
         if method == "DELETE":
@@ -192,7 +192,7 @@ class FakeApi:
         if kind == "jobs":
             before = self.objects[kind, name]["spec"]
             if any(changed["spec"].get(key) != before.get(key) for key in {*changed["spec"], *before} - MUTABLE):
-                raise Refusal(422, f"Job {name}: field is immutable")
+                raise RefusedRequestError(422, f"Job {name}: field is immutable")
         self.objects[kind, name] = changed
 
     def _selected(self, kind: str, query: dict[str, str]) -> Iterator[Object]:

@@ -90,6 +90,17 @@ def test_a_stage_that_ended_without_its_files_is_not_done(api: FakeApi, prefix: 
         assert "students/tiny-t5/train/data.bin is not as its manifest says" in driver.board["failure"]
 
 
+def test_an_unreadable_manifest_ends_the_run_in_words(api: FakeApi, prefix: Store) -> None:
+    api.install(FULL, RUN)
+    with driving(api, prefix) as driver:
+        run_up_to(api, prefix, "prepare")
+        write_stage(prefix, "prepare")
+        prefix.replace(layout.DATASET_MANIFEST, b"torn")
+        api.complete(job_of("prepare"))
+        assert driver.ends() == 2
+        assert "dataset/manifest.json: not a manifest" in driver.board["failure"]
+
+
 def test_a_failed_stage_ends_the_run_with_the_words_of_its_process(api: FakeApi, prefix: Store) -> None:
     api.install(FULL, RUN)
     said = "starting\nmedkd: teacher deepseek: no key; mount it as /var/run/medkd/secrets/DEEPSEEK_API_KEY\n"
@@ -182,7 +193,7 @@ def test_an_answer_that_passes_by_itself_is_asked_again(api: FakeApi, prefix: St
 
 
 def test_a_deleted_release_is_left_quietly(api: FakeApi, prefix: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medkd.driver.GONE_SECONDS", 1.0)
+    monkeypatch.setattr("medkd.driver.loop.GONE_SECONDS", 1.0)
     api.install(FULL, RUN)
     with driving(api, prefix) as driver:
         run_up_to(api, prefix, "generate")
@@ -217,7 +228,7 @@ def test_a_job_that_is_replaced_is_not_taken_for_the_end(api: FakeApi, prefix: S
 def test_a_right_that_is_missing_ends_the_driver_in_words_after_a_while(
     api: FakeApi, prefix: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medkd.driver.REFUSED_SECONDS", 1.0)
+    monkeypatch.setattr("medkd.driver.loop.REFUSED_SECONDS", 1.0)
     api.install(FULL, RUN)
     api.forbidden.add("jobs")
     with driving(api, prefix) as driver, pytest.raises(ConfigError, match="jobs is forbidden"):
@@ -238,8 +249,8 @@ def test_without_a_look_at_pods_the_driver_does_with_job_status(api: FakeApi, pr
 def test_another_release_that_takes_the_prefix_over_ends_the_driver(
     api: FakeApi, prefix: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("medkd.driver.BEAT_SECONDS", 0.5)
-    monkeypatch.setattr("medkd.driver.READ_SECONDS", 0.5)
+    monkeypatch.setattr("medkd.driver.loop.BEAT_SECONDS", 0.5)
+    monkeypatch.setattr("medkd.driver.loop.READ_SECONDS", 0.5)
     api.install(FULL, RUN)
     with driving(api, prefix) as driver:
         run_up_to(api, prefix, "generate")

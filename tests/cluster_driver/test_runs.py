@@ -105,6 +105,15 @@ def test_wait_leaves_with_how_the_run_ended(api: FakeApi, tmp_path: Path, phase:
     assert medkd(api, tmp_path, "wait", RUN, "--timeout", "1").returncode == code
 
 
+def test_a_run_whose_driver_failed_for_good_is_not_waited_for(api: FakeApi, tmp_path: Path) -> None:
+    api.install(FULL, RUN)
+    publish(api, some_board())
+    api.fail("flu-driver", "PodFailurePolicy")
+    answer = medkd(api, tmp_path, "wait", RUN, "--timeout", "30")
+    assert answer.returncode == 1 and "the driver failed (PodFailurePolicy)" in answer.stdout
+    assert "run flu in clinic: FAILED" in medkd(api, tmp_path, "status", RUN).stdout
+
+
 def test_logs_are_the_failed_shard_s_first(api: FakeApi, tmp_path: Path) -> None:
     api.install(FULL, RUN, shards=4)
     api.start("flu-generate")
