@@ -56,6 +56,11 @@ def test_generation_needs_nothing_of_training() -> None:
     run_without([*TRAINING, "kubernetes"], importing(modules))
 
 
+def test_the_driver_needs_no_tables() -> None:
+    # They would double the memory of a pod that lives as long as the run.
+    run_without([*TRAINING, "pyarrow", "datasketch", "jinja2"], importing(["medkd.driver", "medkd.cluster.runs"]))
+
+
 def test_the_command_line_says_its_help_where_only_the_base_is_installed() -> None:
     program = "import sys; from medkd.commands import main; sys.argv = ['medkd', '--help']; main()"
     assert "generate" in run_without([*TRAINING, *GENERATION, "s3fs", "datasketch"], program)

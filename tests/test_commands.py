@@ -170,3 +170,17 @@ def test_a_command_beside_the_simulator_finds_it_and_hands_on_its_exit_code() ->
 def test_the_shipped_configuration_is_valid() -> None:
     finished = medkd("config", "check")
     assert finished.returncode == 0 and "122 topics" in finished.stdout
+
+
+def test_preflight_asks_what_plan_would_ask_and_keeps_nothing(server: Server, tmp_path: Path) -> None:
+    config, prefix = changed_config(tmp_path, server), tmp_path / "run"
+    line = ["preflight", "--config", str(config), "--prefix", str(prefix), "--teacher", "clinic", "--num-samples", "8"]
+    good = medkd(*line, environment={"CLINIC_API_KEY": "right-key"})
+    assert good.returncode == 0, good.stderr
+    assert [text.partition(":")[0] for text in good.stdout.splitlines()] == ["configuration", "store", "plan", "teacher"]
+    assert not [path for path in prefix.rglob("*") if path.is_file()]
+    assert medkd(*line, environment={"CLINIC_API_KEY": "wrong-key"}).returncode == 77
+    assert medkd(*line).returncode == 78
+    assert medkd("plan", *line[1:], "--num-shards", "2", environment={"CLINIC_API_KEY": "right-key"}).returncode == 0
+    other = medkd(*line, "--num-shards", "4", environment={"CLINIC_API_KEY": "right-key"})
+    assert other.returncode == 78 and "was cut into another number of shards" in other.stderr

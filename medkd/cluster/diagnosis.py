@@ -19,15 +19,17 @@ SLOW_START_SECONDS = 120.0
 """How long a container may be in the making before that is said."""
 
 _PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
+# A Job's template cannot be changed, so that new values need a new release; what is under the prefix stays.
+_NEW_VALUES = "then helm uninstall, and install again under the same name: it goes on from the store"
+_RETRY = "then: kubectl medkd retry"
 _WHAT_TO_DO = {
-    64: "mend the chart's values and install again",
-    65: "look at the shard's data, then: kubectl medkd retry",
+    64: f"mend the values, {_NEW_VALUES}",
+    65: f"look at the data that it names, {_RETRY}",
     69: "check that teacher and store can be reached from the cluster; it is tried again by itself",
-    77: "mend key, permission or budget, then: kubectl medkd retry",
-    78: "mend what it names, then: kubectl medkd retry",
-    137: "killed; if by its memory limit, raise the stage's memory, then: kubectl medkd retry",
+    77: f"mend key or permission, {_RETRY}; for a larger budget mend the values, {_NEW_VALUES}",
+    78: f"mend a Secret that it names, {_RETRY}; for values, mend them, {_NEW_VALUES}",
+    137: "something killed it, perhaps its node's memory; it is tried again by itself",
 }
-_KILLED_BY_MEMORY = "raise the stage's memory limit, then: kubectl medkd retry"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +96,10 @@ def _unscheduled(status: Mapping[str, Any]) -> tuple[str, str, str] | None:
 def _room_advice(message: str) -> str:
     if "Insufficient" in message:
         lacking = ", ".join(sorted(set(re.findall(r"Insufficient ([\w./-]+)", message))))
-        return f"add nodes with more {lacking.rstrip('.')}, or lower the stage's resources"
+        return f"add nodes with more {lacking.rstrip('.')}, or lower the stage's resources, {_NEW_VALUES}"
     if "taint" in message or "selector" in message or "affinity" in message:
-        return "mend the stage's nodeSelector, affinity or tolerations, or add such nodes"
-    return "add nodes, or lower what the stage asks for"
+        return f"add such nodes, or mend the stage's nodeSelector, affinity or tolerations, {_NEW_VALUES}"
+    return f"add nodes, or lower what the stage asks for, {_NEW_VALUES}"
 
 
 def _not_starting(pod: Pod, status: Mapping[str, Any], now: float) -> tuple[str, str, str] | None:
@@ -108,8 +110,8 @@ def _not_starting(pod: Pod, status: Mapping[str, Any], now: float) -> tuple[str,
             image = container.get("image", "")
             return (
                 "image",
-                f"image {image} cannot be pulled ({reason})",
-                "mend image repository, tag or imagePullSecrets, then: kubectl medkd retry",
+                f"image {image} cannot be pulled",
+                f"push it or mend imagePullSecrets, and it goes on by itself; else mend the values, {_NEW_VALUES}",
             )
         if reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
             return "container", f"container cannot start: {message or reason}", "create the Secret or ConfigMap that it names"
@@ -157,9 +159,9 @@ def _exit(ended: Mapping[str, Any]) -> tuple[str, str, str] | None:
     if code in (75, 143):
         return None
     if ended.get("reason") == "OOMKilled":
-        return "failed", "killed by its memory limit", _KILLED_BY_MEMORY
+        return "failed", "killed by its memory limit", f"raise the stage's memory, {_NEW_VALUES}"
     said = error_line(ended.get("message") or "")
-    return "failed", said or f"exit code {code}", _WHAT_TO_DO.get(code, "see kubectl medkd logs, then: kubectl medkd retry")
+    return "failed", said or f"exit code {code}", _WHAT_TO_DO.get(code, f"see kubectl medkd logs, {_RETRY}")
 
 
 def error_line(log: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from medkd.cluster import names
-from medkd.errors import ConfigError, StoppedError
+from medkd.errors import ConfigError, StoppedError, UnreachableError
 from medkd.stages import control, gaps, ownership
 from medkd.stages.control import Control
 from medkd.store import layout
@@ -223,6 +223,25 @@ def test_a_job_that_is_replaced_is_not_taken_for_the_end(api: FakeApi, prefix: S
         api.create("jobs", {**job, "spec": {**job["spec"], "suspend": True}})
         until(lambda: is_released(api, "generate"))
         assert driver.code is None
+
+
+def test_a_store_out_of_reach_is_said_and_holds_the_run_up_no_longer_than_it_lasts(
+    api: FakeApi, prefix: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(path: str) -> bytes:
+        raise UnreachableError("store: no answer")
+
+    api.install(FULL, RUN)
+    with driving(api, prefix) as driver:
+        until(lambda: is_released(api, "plan"))
+        write_plan(prefix)
+        with monkeypatch.context() as patch:
+            patch.setattr(prefix, "read", unreachable)
+            api.complete(job_of("plan"))
+            until(lambda: any(problem["what"] == "store: no answer" for problem in driver.board.get("problems", [])))
+            assert not is_released(api, "generate")
+        until(lambda: is_released(api, "generate"))
+        until(lambda: not driver.board["problems"])
 
 
 def test_a_right_that_is_missing_ends_the_driver_in_words_after_a_while(

@@ -12,7 +12,7 @@ from medkd.errors import ConfigError, InputError
 from medkd.quality.splits import split_of
 from medkd.records import PATIENT_RECORD
 from medkd.simulator.server import Server
-from medkd.stages import jsonl
+from medkd.stages import gaps, jsonl
 from medkd.stages.prepare import build_data_set, read_splits
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store, open_store
@@ -112,3 +112,23 @@ def test_an_export_and_its_import_give_the_rows_back(server: Server, tmp_path: P
     assert jsonl.write(jsonl.accepted_rows(store), target) == before == SAMPLES
     rows, bad = jsonl.read(target, PATIENT_RECORD)
     assert not bad and [row["output"] for row in rows] == [row["output"] for row in jsonl.accepted_rows(store)]
+
+
+def test_a_lost_shard_is_gone_on_without_only_where_that_is_recorded_and_is_counted_then(server: Server) -> None:
+    store = open_store("memory://gaps")
+    teacher = simulated(server)
+    planned(store, teacher, samples=SAMPLES, shards=4)
+    for shard in (0, 1, 3):
+        Worker(store, teacher).run(shard)
+    gaps.record(store, [1])
+    with pytest.raises(ConfigError, match="generate, shard 2, has not finished"):
+        build_data_set(store)
+    gaps.record(store, [1, 2])
+    build_data_set(store)
+    statistics = json.loads(store.read(f"{layout.DATASET}/statistics.json"))
+    # Shard 1 may be missing, yet is there.
+    assert statistics["missing_shards"] == [2]
+    assert statistics["missing_samples"] == 10
+    assert "Missing: 1 shards with 10 planned samples" in store.read(f"{layout.DATASET}/README.md").decode()
+    gaps.record(store, [])
+    assert gaps.recorded(store) == frozenset()

@@ -418,3 +418,10 @@ def test_an_unreachable_s3_server_is_tried_again_until_the_run_is_stopped(monkey
     with pytest.raises(UnreachableError, match=r"cannot write 'plan\.json'"):
         store.create("plan.json", b"")
     assert 0.4 < time.monotonic() - began < 20
+
+
+def test_files_that_are_there_are_read_at_once_and_the_others_left_out(store: Store) -> None:
+    store.replace("a/1", b"one")
+    store.replace("a/2", b"two")
+    assert store.read_present(["a/1", "a/3", "a/2", "b/[x]"]) == {"a/1": b"one", "a/2": b"two"}
+    assert store.read_present([]) == {}
