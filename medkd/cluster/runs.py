@@ -41,7 +41,8 @@ def find_run(cluster: Cluster, name: str | None) -> Run:
     found = sorted({job["metadata"]["labels"][names.LABEL_RUN] for job in jobs})
     if not found:
         there = sorted({job["metadata"]["labels"][names.LABEL_RUN] for job in cluster.jobs(names.LABEL_RUN)}) if name else []
-        raise ConfigError(f"namespace {cluster.namespace}: no run {name or ''}; there: {', '.join(there) or 'none'}; see -n")
+        asked = f"no run {name}; there: {', '.join(there) or 'none'}" if name else "no run"
+        raise ConfigError(f"namespace {cluster.namespace}: {asked}; another namespace is named with -n")
     if len(found) > 1:
         raise ConfigError(f"namespace {cluster.namespace} has several runs, name one: {', '.join(found)}")
     by_stage = {stage: job for job in jobs for stage in (*names.STAGES, names.DRIVER) if _is_of(job, stage)}
