@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Checkpoints:
         self._upload_mine(local, tag)
         dist.barrier()
         if self._ranks.rank == 0:
-            state = {"format": 1, "step": position.step, "documents_seen": position.documents_seen, **self._identity}
+            state = {"format": 1, **asdict(position), **self._identity}
             self._store.replace(f"{self._folder}/{tag}/state.json", (json.dumps(state, indent=1) + "\n").encode())
             self._store.replace(f"{self._folder}/LATEST", f"{tag}\n".encode())
             self._forget_old()
@@ -74,7 +75,7 @@ class Checkpoints:
             shutil.rmtree(self._scratch / tag)
         if self._ranks.rank == 0:
             event("training resumed", step=state["step"])
-        return Position(step=state["step"], documents_seen=state["documents_seen"])
+        return Position(**{field.name: state[field.name] for field in fields(Position)})
 
     def _latest(self) -> str | None:
         try:

@@ -1,8 +1,7 @@
 """Compiles DeepSpeed's CPU communication operator ahead of time: `python -m medkd.student.compile_ops`.
 
 DeepSpeed compiles it when ranks on CPUs first meet, which takes one to two minutes; set-up and image builds run this once
-instead. The result lies in torch's extension folder (`TORCH_EXTENSIONS_DIR`, else below the home directory). On a machine
-with a GPU there is nothing to compile.
+instead. On a machine with a GPU there is nothing to compile.
 """
 
 from __future__ import annotations
@@ -11,12 +10,25 @@ import os
 import sys
 import sysconfig
 import time
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def operator_variables(environment: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables with which compiled operators are found, and `ninja`, which torch asks each time."""
+    # An environment that is not activated has no `ninja` on its PATH; another one, of another version, compiles all anew.
+    variables = {"PATH": os.pathsep.join([sysconfig.get_path("scripts"), environment.get("PATH", os.defpath)])}
+    # Beside the packages that they were compiled for: torch's own folder is shared by all environments of a user, which
+    # then overwrite one another's.
+    folder = Path(sys.prefix) / "torch_extensions"
+    if "TORCH_EXTENSIONS_DIR" not in environment and (folder.exists() or os.access(sys.prefix, os.W_OK)):
+        variables["TORCH_EXTENSIONS_DIR"] = str(folder)
+    return variables
 
 
 def main() -> int:
     """Compile, and say how long it took; 1 where there is no compiler."""
-    # torch looks for `ninja` on the PATH, where an environment that is not activated does not have it.
-    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    os.environ.update(operator_variables(os.environ))
     from deepspeed.accelerator import get_accelerator
 
     started = time.monotonic()

@@ -39,10 +39,16 @@ LOG_EVERY_STEPS = 10
 
 @dataclass
 class Position:
-    """How far training is. documents_seen: rows trained on, repeated ones counted."""
+    """How far training is.
+
+    documents_seen: rows trained on, repeated ones counted. loss_sum, answer_tokens: since the last line of metrics, so that a
+    resumed training writes the same lines.
+    """
 
     step: int = 0
     documents_seen: int = 0
+    loss_sum: float = 0.0
+    answer_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,18 +159,19 @@ class Training:
         self._student = self.job.student
         self._answer_tokens = [sum(label != IGNORED for label in row["labels"]) for row in self.job.train]
         self._lengths = [row["length"] for row in self.job.train]
-        self._since = _Since()
+        self._pace = _Pace()
 
     def run(self, position: Position) -> Position:
         """Train up to the schedule's last step. StoppedError when told to stop: the position is saved."""
-        per_epoch = self.schedule.steps_per_epoch
-        while position.step < self.schedule.total_steps:
+        per_epoch, last = self.schedule.steps_per_epoch, self.schedule.total_steps
+        if 0 < position.step < last and position.step % per_epoch == 0:
+            self._validate(position)  # was saved between the end of an epoch and its validation
+        while position.step < last:
             epoch, done = divmod(position.step, per_epoch)
             steps = epoch_steps(self._lengths, self.schedule, seed=self.job.seed, epoch=epoch)
-            for rows in steps[done : self.schedule.total_steps - epoch * per_epoch]:
+            for rows in steps[done : last - epoch * per_epoch]:
                 self._step(position, rows)
-            if position.step == (epoch + 1) * per_epoch or position.step == self.schedule.total_steps:
-                self._validate(position, epoch + 1)
+            self._validate(position)
         return position
 
     def _step(self, position: Position, rows: Sequence[int]) -> None:
@@ -173,17 +180,23 @@ class Training:
         rate = learning_rate(position.step, self._student, self.schedule.total_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        loss_sum = self._forward_backward(rows)
-        loss_sum, stopping = self._agree(loss_sum)
-        answer_tokens = sum(self._answer_tokens[row] for row in rows)
-        self._since.add(loss_sum, answer_tokens, sum(self._lengths[row] for row in rows))
+        loss_sum, stopping = self._agree(self._forward_backward(rows))
+        position.loss_sum += loss_sum
+        position.answer_tokens += sum(self._answer_tokens[row] for row in rows)
+        self._pace.tokens += sum(self._lengths[row] for row in rows)
         if position.step % LOG_EVERY_STEPS == 0 or position.step == self.schedule.total_steps:
             self._log(position, rate)
         if stopping:
-            self.save(position)
+            self._save(position)
             raise StoppedError(f"training stopped at step {position.step}, which is saved; run it again to go on")
         if position.step % self._student.checkpoint_every_steps == 0 and position.step < self.schedule.total_steps:
-            self.save(position)
+            self._save(position)
+
+    def _save(self, position: Position) -> None:
+        """Save the position, and before that all lines that lead to it: a resumed training does not write them again."""
+        if self.metrics:
+            self.metrics.write("training")
+        self.save(position)
 
     def _forward_backward(self, rows: Sequence[int]) -> float:
         """One optimizer step; returns this rank's summed loss."""
@@ -207,12 +220,17 @@ class Training:
         return said[0].item(), said[1].item() > 0
 
     def _log(self, position: Position, rate: float) -> None:
-        numbers = self._since.take()
+        loss = round(position.loss_sum / position.answer_tokens, 6)
+        position.loss_sum, position.answer_tokens = 0.0, 0
         if self.metrics:
-            epoch = (position.step - 1) // self.schedule.steps_per_epoch + 1
-            self.metrics.add(step=position.step, epoch=epoch, learning_rate=rate, **numbers)
+            epoch = self._epoch(position)
+            self.metrics.add(step=position.step, epoch=epoch, learning_rate=rate, loss=loss, **self._pace.take())
 
-    def _validate(self, position: Position, epoch: int) -> None:
+    def _epoch(self, position: Position) -> int:
+        """Counted from 1."""
+        return (position.step - 1) // self.schedule.steps_per_epoch + 1
+
+    def _validate(self, position: Position) -> None:
         """Mean loss of an answer token over the validation split."""
         rows = self.job.validation
         if not rows:
@@ -235,26 +253,18 @@ class Training:
         dist.all_reduce(sums)
         self.validation_loss = round((sums[0] / sums[1]).item(), 6)
         if self.metrics:
-            self.metrics.add(step=position.step, epoch=epoch, validation_loss=self.validation_loss)
+            self.metrics.add(step=position.step, epoch=self._epoch(position), validation_loss=self.validation_loss)
 
 
-class _Since:
-    """Sums since the last line of metrics."""
+class _Pace:
+    """Useful tokens (no padding) and wall clock since the last line of metrics."""
 
     def __init__(self) -> None:
+        self.tokens = 0
         self._clock = time.monotonic()
-        self._sums = [0.0, 0, 0]
-
-    def add(self, loss: float, answer_tokens: int, useful_tokens: int) -> None:
-        for index, value in enumerate((loss, answer_tokens, useful_tokens)):
-            self._sums[index] += value
 
     def take(self) -> dict[str, float]:
-        loss, answer_tokens, useful_tokens = self._sums
-        seconds = time.monotonic() - self._clock
-        self._clock, self._sums = time.monotonic(), [0.0, 0, 0]
-        return {
-            "loss": round(loss / answer_tokens, 6),
-            "tokens_per_second": round(useful_tokens / seconds, 1),
-            "seconds": round(seconds, 3),
-        }
+        now = time.monotonic()
+        seconds, tokens = now - self._clock, self.tokens
+        self._clock, self.tokens = now, 0
+        return {"tokens_per_second": round(tokens / seconds, 1), "seconds": round(seconds, 3)}

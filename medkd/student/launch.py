@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from medkd.student.compile_ops import operator_variables
 from medkd.student.ranks import FOLDER_VARIABLE, ranks_of, recorded_exits, report_exit
 
 __all__ = ["launch_training", "ranks_of", "report_exit"]
@@ -48,9 +48,7 @@ def torchrun_command(arguments: Sequence[str], *, ranks: int, multi_node: bool) 
 
 def rank_variables(ranks: int, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """What the ranks' environment has beside the caller's."""
-    # DeepSpeed's operators are found through `ninja`, which an environment that is not activated does not have on its PATH.
-    path = os.pathsep.join([sysconfig.get_path("scripts"), environment.get("PATH", os.defpath)])
-    variables = {FOLDER_VARIABLE: str(folder), "PATH": path}
+    variables = {FOLDER_VARIABLE: str(folder), **operator_variables(environment)}
     if "OMP_NUM_THREADS" not in environment:
         variables["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     if "DS_ACCELERATOR" not in environment and not num_gpus():

@@ -19,7 +19,7 @@ class Metrics:
         self._store = store
         self._lines_path, self._progress_path = f"{folder}/metrics.jsonl", f"{folder}/progress.json"
         self._total_steps = total_steps
-        self._lines = [line for line in self._earlier() if line["step"] <= resumed_step] if resumed_step else []
+        self._lines = [line for line in self._earlier() if _stands(line, resumed_step)] if resumed_step else []
         self._last: dict[str, Any] = {"step": resumed_step, "loss": None}
         self._written = 0.0
 
@@ -44,3 +44,9 @@ class Metrics:
             return [json.loads(line) for line in self._store.read(self._lines_path).splitlines()]
         except FileNotFoundError:
             return []
+
+
+def _stands(line: dict[str, Any], resumed_step: int) -> bool:
+    """Whether a training resumed from this step will not write the line again: an epoch is validated after its last save."""
+    step: int = line["step"]
+    return step < resumed_step or (step == resumed_step and "validation_loss" not in line)
