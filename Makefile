@@ -33,8 +33,8 @@ demo: $(READY) ## the whole pipeline on this machine with a simulated teacher; e
 	  $(BIN)/medkd run --prefix $(DEMO) --teacher simulator --student tiny-t5 --num-samples 2000 --num-shards 4 \
 	    --num-topics 20 --exchanges 4-6 --ranks 2 --gold $(DEMO)-gold.jsonl
 
-test: $(READY) ## the fast tests: real HTTP, a real S3 server, real processes; no torch
-	$(BIN)/pytest -m 'not torch and not chaos and not cluster and not gpu' -n 2 $(TESTS)
+test: $(READY) ## the fast tests: real HTTP, a real S3 server, real processes; no training, no cluster
+	$(BIN)/pytest -n 3 $(TESTS)
 
 test-torch: $(READY) ## training tests on real DeepSpeed ranks (CPU)
 	$(BIN)/pytest -m torch $(TESTS)
