@@ -34,7 +34,7 @@ demo: $(READY) ## the whole pipeline on this machine with a simulated teacher; e
 	    --num-topics 20 --exchanges 4-6 --ranks 2 --gold $(DEMO)-gold.jsonl
 
 test: $(READY) ## the fast tests: real HTTP, a real S3 server, real processes; no training, no cluster
-	$(BIN)/pytest -n 3 $(TESTS)
+	$(BIN)/pytest -n 2 $(TESTS)
 
 test-torch: $(READY) ## training tests on real DeepSpeed ranks (CPU)
 	$(BIN)/pytest -m torch $(TESTS)
