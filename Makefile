@@ -10,7 +10,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm --network none --read-only --tmpfs /tmp --entrypoint python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-chart test-all lint format schema lock chart-files rendered images clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-all lint format schema lock chart-files rendered images clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,8 +42,8 @@ test-torch: $(READY) ## training tests on real DeepSpeed ranks (CPU)
 test-chaos: $(READY) ## tests that kill processes at random moments
 	$(BIN)/pytest -m chaos $(TESTS)
 
-test-chart: $(READY) ## tests that render the chart (needs Helm 3 or 4, or both)
-	$(BIN)/pytest -m 'chart and not cluster' -n 2 $(TESTS)/chart
+test-kubernetes: $(READY) ## the chart rendered (needs Helm 3 or 4, or both) and the driver against an API with Job semantics
+	$(BIN)/pytest -m '(chart or driver) and not cluster' -n 2 $(TESTS)
 
 test-all: test test-torch test-chaos ## every test that one machine can run
 

@@ -28,6 +28,8 @@ from tests.cluster_driver.conftest import (
 )
 from tests.cluster_driver.fake_api import FakeApi, ended, pod
 
+pytestmark = pytest.mark.driver
+
 
 def job_of(stage: str) -> str:
     return names.job_name(FULL, stage)

@@ -25,6 +25,8 @@ from medkd.store.files import open_store
 from tests.cluster_driver.conftest import FULL, RUN, connect, write_student_part
 from tests.cluster_driver.fake_api import NAMESPACE, FakeApi, ended, job, pod
 
+pytestmark = pytest.mark.driver
+
 
 def medkd(api: FakeApi, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`kubectl medkd ...` as kubectl starts it."""
