@@ -103,7 +103,8 @@ def _planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:
     configs = load_configs(args)
     teacher = teacher_of(configs, args)
     planning.check_terms(args.teacher, teacher)
-    planning.check_students(configs, [args.student])
+    if hasattr(args, "student"):
+        planning.check_students(configs, [args.student])
     plan = planning.make_plan(
         generation_settings(configs, args),
         args.teacher,
@@ -139,22 +140,10 @@ def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages import jsonl
     from medkd.stages import plan as planning
     from medkd.stages.generate import generate
-    from medkd.teacher import prompts
 
-    configs = load_configs(args)
-    teacher = teacher_of(configs, args)
-    planning.check_terms(args.teacher, teacher)
+    teacher, plan = _planned(args)
     args.prefix = args.prefix or f"{args.output_path}.run"
     store = open_prefix(args, stop)
-    plan = planning.make_plan(
-        generation_settings(configs, args),
-        args.teacher,
-        teacher,
-        seed=args.seed,
-        total_samples=args.num_samples,
-        prompt_version=prompts.PROMPT_VERSION,
-        source=conversation_source(args),
-    )
     if args.budget_usd is None and not teacher.prices.free:
         args.budget_usd = planning.default_budget_usd(plan, teacher)
         print(f"no --budget-usd: this run stops at ${args.budget_usd:.2f}, three times its estimate", file=sys.stderr)
