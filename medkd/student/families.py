@@ -94,5 +94,7 @@ def build_config(architecture: Architecture, *, vocabulary: int, positions: int,
         num_hidden_layers=a.layers,
         num_attention_heads=a.heads,
         max_position_embeddings=positions,
+        # Turns slowly enough that words are compared across a whole conversation even by narrow heads.
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         tie_word_embeddings=True,
     )

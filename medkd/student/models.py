@@ -41,8 +41,7 @@ def make_model(
     auto = AUTO_MODELS[tokenizer.family.name]
     if student.architecture:
         model = auto.from_config(new_config(student, student.architecture, tokenizer.tokenizer))
-        if student.architecture.family == "t5":
-            start_copying(model)
+        start_copying(model)
     else:
         model = find_source(store, student, scratch).load(auto.from_pretrained, dtype=dtype)
     if student.gradient_checkpointing:
