@@ -68,7 +68,10 @@ def pods_of(items: list[Object]) -> list[tuple[Object, Object]]:
 
 def write_rendered() -> None:
     """Rewrite the golden manifests."""
-    major = max(major for major in MAJORS if helm(major))
+    majors = [major for major in MAJORS if helm(major)]
+    if not majors:
+        raise SystemExit("needs Helm 3 or 4 on the PATH, or named by MEDKD_HELM3 or MEDKD_HELM4")
+    major = max(majors)
     RENDERED.mkdir(parents=True, exist_ok=True)
     for old in RENDERED.glob("*.yaml"):
         old.unlink()
