@@ -235,7 +235,7 @@ def _quantiles(values: list[int]) -> dict[str, int]:
 def _card(rows: list[Row], statistics: dict[str, Any]) -> str:
     """The data set card: YAML header that Hugging Face reads, then provenance and limits in words."""
     splits = "\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in layout.SPLITS)
-    teachers = ", ".join(sorted({str(row["served_model"] or row["teacher"]) for row in rows}))
+    teachers = ", ".join(sorted({str(row.get("served_model") or row["teacher"]) for row in rows}))
     counts = ", ".join(f"{count:,} {split}" for split, count in statistics["rows"].items())
     missing = len(statistics.get("missing_shards", ()))
     gap = f"- Missing: {missing:,} shards with {statistics['missing_samples']:,} planned samples.\n" if missing else ""

@@ -13,7 +13,7 @@ from medkd.quality.splits import split_of
 from medkd.records import PATIENT_RECORD
 from medkd.simulator.server import Server
 from medkd.stages import gaps, jsonl
-from medkd.stages.prepare import build_data_set, read_splits
+from medkd.stages.prepare import build_data_set, read_splits, write_data_set
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store, open_store
 from tests.generation import Worker, planned, simulated, start_simulator
@@ -132,3 +132,13 @@ def test_a_lost_shard_is_gone_on_without_only_where_that_is_recorded_and_is_coun
     assert "Missing: 1 shards with 10 planned samples" in store.read(f"{layout.DATASET}/README.md").decode()
     gaps.record(store, [])
     assert gaps.recorded(store) == frozenset()
+
+
+def test_rows_of_a_foreign_file_become_a_data_set(server: Server, tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+    jsonl.write(jsonl.accepted_rows(generated(open_store("memory://foreign-source"), server, 1)), target)
+    target.write_text(target.read_text() + '{"input": 3}\n')
+    rows, bad = jsonl.read(target, PATIENT_RECORD)
+    assert [row.line for row in bad] == [SAMPLES + 1]
+    manifest = write_data_set(open_store("memory://foreign"), "0" * 64, PATIENT_RECORD, rows, (), {}, {"rejected": len(bad)})
+    assert sum(manifest.counts[split] for split in layout.SPLITS) + manifest.counts["duplicates"] == SAMPLES
