@@ -10,10 +10,10 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm --network none --read-only --tmpfs /tmp --entrypoint python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-all lint format schema lock chart-files rendered images clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all lint format schema lock chart-files rendered images clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 setup: $(READY) ## a virtual environment with everything pinned, and DeepSpeed's CPU operator compiled
 
@@ -39,11 +39,14 @@ test: $(READY) ## the fast tests: real HTTP, a real S3 server, real processes; n
 test-torch: $(READY) ## training tests on real DeepSpeed ranks (CPU)
 	$(BIN)/pytest -m torch $(TESTS)
 
-test-chaos: $(READY) ## tests that kill processes at random moments
+test-chaos: $(READY) ## tests that kill processes at random moments; with KUBECONFIG a run on that cluster, too
 	$(BIN)/pytest -m chaos $(TESTS)
 
 test-kubernetes: $(READY) ## the chart rendered (needs Helm 3 or 4, or both) and the driver against an API with Job semantics
 	$(BIN)/pytest -m '(chart or driver) and not cluster' -n 2 $(TESTS)
+
+test-cluster: $(READY) ## tests on the cluster of KUBECONFIG (tests/cluster/tools.py says what else they are told)
+	$(BIN)/pytest -m 'cluster and not chaos' $(TESTS)
 
 test-all: test test-torch test-chaos ## every test that one machine can run
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ import pytest
 import yaml
 
 from tests.chart.rendering import NAMESPACE, RELEASE, ROOT, objects, rendered
+from tests.cluster.tools import require_cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -23,8 +22,7 @@ def kubectl(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[str]:
     """An empty namespace that enforces Pod Security `restricted` and warns of what is not."""
-    if not os.environ.get("KUBECONFIG") or shutil.which("kubectl") is None:
-        pytest.skip("needs kubectl and a cluster in KUBECONFIG")
+    require_cluster()
     name = f"medkd-render-{uuid.uuid4().hex[:8]}"
     made = kubectl("create", "namespace", name)
     assert made.returncode == 0, made.stderr
@@ -52,8 +50,7 @@ def test_every_object_is_taken_without_a_warning(namespace: str, major: int, sce
 
 
 def test_the_development_environment_is_taken() -> None:
-    if not os.environ.get("KUBECONFIG") or shutil.which("kubectl") is None:
-        pytest.skip("needs kubectl and a cluster in KUBECONFIG")
+    require_cluster()
     result = kubectl("kustomize", str(ROOT / "k8s" / "dev"))
     assert result.returncode == 0, result.stderr
     assert {item["kind"] for item in objects(result.stdout)} == {"Namespace", "Secret", "Deployment", "Service"}
