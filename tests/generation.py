@@ -12,8 +12,9 @@ from medkd.config import GenerationSettings, Prices, TeacherConfig
 from medkd.simulator.server import Server, SimulatorOptions
 from medkd.stages import control
 from medkd.stages import plan as planning
-from medkd.stages.generate import ShardOptions, generate
+from medkd.stages.generate import generate
 from medkd.stages.plan import ConversationSource, Layout, Plan
+from medkd.stages.shard_options import ShardOptions
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
 from medkd.teacher.client import TeacherClient

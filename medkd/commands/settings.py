@@ -128,7 +128,7 @@ def conversation_source(args: argparse.Namespace) -> Any:
 
 
 def shard_options(args: argparse.Namespace, teacher: TeacherConfig) -> Any:
-    from medkd.stages.generate import ShardOptions
+    from medkd.stages.shard_options import ShardOptions
 
     return ShardOptions(
         shard=args.shard_index,

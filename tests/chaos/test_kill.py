@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
 
 SAMPLES = 240
 CONCURRENCY = 16
-# What a commit group may hold, see `generate.ShardOptions.group_limit`.
+# What a commit group may hold, see `ShardOptions.group_limit`.
 GROUP = 32
 TRIPLE = ("sample_id", "instruction", "input", "output")
 

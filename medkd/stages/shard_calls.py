@@ -1,0 +1,110 @@
+"""The calls of a shard on their way: worker threads that only wait for the teacher, and what comes back from them.
+
+Whatever else can answer an `Ask`, for many of them at once or hours later, takes the place of `Calls`: it says how many more it
+has room for, takes them by `send`, and puts `Answered`, `Failed` or `Crashed` into the same queue.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from medkd.errors import MedkdError
+from medkd.stages.sample_steps import Ask
+from medkd.teacher.client import Answer, TeacherClient
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A call has its answer; it may be used once the journal holds it."""
+
+    ask: Ask
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A call that nobody will answer; the shard has to stop."""
+
+    ask: Ask
+    error: MedkdError
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The segment under way is durable."""
+
+
+@dataclass(frozen=True)
+class CommitFailed:
+    """The segment under way could not be written, or another writer owns the shard."""
+
+    error: MedkdError
+
+
+@dataclass(frozen=True)
+class Crashed:
+    """A thread met what nobody foresaw."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A sender waits for money or for the next commit."""
+
+
+Event = Answered | Failed | Committed | CommitFailed | Crashed | Needed
+Events = queue.SimpleQueue[Event]
+
+
+class Calls:
+    """Asks the teacher from `concurrency` threads; every call sent comes back as one event."""
+
+    def __init__(self, client: TeacherClient, reserve: Callable[[str, float], None], events: Events, concurrency: int) -> None:
+        self._client = client
+        self._reserve = reserve
+        self._events = events
+        self._concurrency = concurrency
+        self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
+        self._outstanding: set[str] = set()
+
+    def start(self) -> None:
+        for number in range(self._concurrency):
+            # Daemons: a call that outlives the grace period must not keep the process.
+            threading.Thread(target=self._work, name=f"call-{number}", daemon=True).start()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another call would be sent at once."""
+        return len(self._outstanding) < self._concurrency
+
+    @property
+    def outstanding(self) -> int:
+        """Calls that have not come back."""
+        return len(self._outstanding)
+
+    def send(self, ask: Ask) -> None:
+        self._outstanding.add(ask.key)
+        self._asks.put(ask)
+
+    def came_back(self, ask: Ask) -> None:
+        """To be told of each event of a call by whoever reads the queue."""
+        self._outstanding.discard(ask.key)
+
+    def end(self) -> None:
+        """Let the threads go; those in a call go when it is over."""
+        for _ in range(self._concurrency):
+            self._asks.put(None)
+
+    def _work(self) -> None:
+        while ask := self._asks.get():
+            try:
+                self._events.put(Answered(ask, self._client.ask(ask.request, partial(self._reserve, ask.key))))
+            except MedkdError as error:
+                self._events.put(Failed(ask, error))
+            except BaseException as error:
+                self._events.put(Crashed(error))
