@@ -254,9 +254,18 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--requests-per-minute", type=_positive, help="limit; more are answered 429")
     parser.add_argument("--tokens-per-minute", type=_positive, help="limit; more are answered 429")
+    parser.add_argument(
+        "--limiter",
+        choices=("bucket", "rolling"),
+        default="bucket",
+        help="how the limits are enforced: refilling evenly, or in every minute wherever it begins",
+    )
     parser.add_argument("--api-key", help="the only key it accepts; else any")
     parser.add_argument(
-        "--faults", default="", help="faults with rates or call numbers, for example http_500:0.02,rate_limit@3-5"
+        "--faults",
+        default="",
+        help="faults by rate (http_500:0.02), in bursts of calls (http_500:0.01x8) or by call number (rate_limit@3-5), "
+        "separated by commas; `PUT /faults` with such a text sets others while it runs, `GET /faults` lists all there are",
     )
     parser.add_argument("--seed", type=int, default=1, help="of the faults")
     parser.add_argument("--write-gold", help="append the true record of each conversation to this file")

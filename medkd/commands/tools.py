@@ -62,6 +62,7 @@ def simulate(args: argparse.Namespace, stop: threading.Event) -> int:
         latency_seconds=args.latency,
         requests_per_minute=args.requests_per_minute,
         tokens_per_minute=args.tokens_per_minute,
+        limiter=args.limiter,
         api_key=args.api_key,
         faults=args.faults,
         seed=args.seed,

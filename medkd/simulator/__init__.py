@@ -3,5 +3,5 @@
 What patients bring: `people`, `ailments`, `formulary` → drawn into the truth of one visit by `encounters` → spoken by
 `dialogue` in the words of `phrases`. What readers find: `utterances`, `lexicon`, `cues` → `reader`. `clinic` answers one
 question with either. Around it: `openai_protocol`, `anthropic_protocol` (shapes), `frontdesk` (one request from key to
-reply), `faults`, `limits`, `ledger`, `wire` (HTTP), `server`.
+reply), `faults` (which strikes when) with `refusals` and `spoilers`, `limits`, `ledger`, `gold`, `wire` (HTTP), `server`.
 """

@@ -103,9 +103,9 @@ def render_reply(call: Call, reply: Reply, digest: str) -> dict[str, Any]:
         "id": f"msg_{digest[:24]}",
         "type": "message",
         "role": "assistant",
-        "model": call.model,
-        "content": [] if reply.finish == "refusal" else [_block(call, reply, digest)],
-        "stop_reason": stop_reason,
+        "model": reply.served_model or call.model,
+        "content": _blocks(call, reply, digest),
+        "stop_reason": reply.finish_word[0] if reply.finish_word else stop_reason,
         "stop_sequence": None,
     }
     if reply.finish == "refusal":
@@ -120,7 +120,14 @@ def render_reply(call: Call, reply: Reply, digest: str) -> dict[str, Any]:
     return body
 
 
-def _block(call: Call, reply: Reply, digest: str) -> dict[str, Any]:
+def _blocks(call: Call, reply: Reply, digest: str) -> list[dict[str, Any]]:
+    if reply.finish == "refusal" or not reply.shows_text:
+        return []
+    thinking = [{"type": "thinking", "thinking": reply.thinking, "signature": digest[:24]}] if reply.thinking else []
+    return [*thinking, _answer_block(call, reply, digest)]
+
+
+def _answer_block(call: Call, reply: Reply, digest: str) -> dict[str, Any]:
     if call.tool is None:
         return {"type": "text", "text": reply.text}
     return {"type": "tool_use", "id": f"toolu_{digest[:24]}", "name": call.tool, "input": _tool_input(reply.text)}
@@ -137,7 +144,7 @@ def _tool_input(text: str) -> dict[str, Any]:
 
 def render_error(error: VendorError, request_id: str) -> dict[str, Any]:
     kind = _KINDS.get(error.status, "api_error")
-    return {"type": "error", "error": {"type": kind, "message": error.message}, "request_id": request_id}
+    return {"type": "error", "error": {"type": kind, "message": error.message, **error.extra}, "request_id": request_id}
 
 
 def render_models(models: Sequence[str]) -> dict[str, Any]:

@@ -11,25 +11,26 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
-from medkd.records import PATIENT_RECORD, Record
-from medkd.samples import conversation_sha256, sha256_hex
-from medkd.simulator import anthropic_protocol, clinic, faults, openai_protocol
-from medkd.simulator.faults import FaultPlan, chance, parse_faults
+from medkd.errors import ConfigError
+from medkd.samples import sha256_hex
+from medkd.simulator import anthropic_protocol, clinic, openai_protocol
+from medkd.simulator.faults import FAULTS, LINE, LOST, FaultPlan, chance, parse_faults, split_model
+from medkd.simulator.gold import GoldFile
 from medkd.simulator.ledger import Ledger
 from medkd.simulator.limits import RateLimits
 from medkd.simulator.options import SimulatorOptions
+from medkd.simulator.refusals import REFUSALS, Asked, Protocol
 from medkd.simulator.replies import Call, Reply, VendorError, count_tokens, cut_to_limit
-from medkd.simulator.wire import HttpReply, HttpRequest
+from medkd.simulator.spoilers import FINISHES, RECORD_SPOILERS, SPOILERS
+from medkd.simulator.wire import TRAVELS, HttpReply, HttpRequest
 from medkd.telemetry import event
 
 Send = Callable[[HttpReply], Awaitable[bool]]
 
 _COMPLETIONS = {"/chat/completions": openai_protocol, "/messages": anthropic_protocol}
-_HTML_502 = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
 class FrontDesk:
@@ -37,11 +38,21 @@ class FrontDesk:
 
     def __init__(self, options: SimulatorOptions) -> None:
         self.options = options
-        self.ledger = Ledger()
-        self._limits = RateLimits(requests_per_minute=options.requests_per_minute, tokens_per_minute=options.tokens_per_minute)
-        self._faults = FaultPlan(seed=options.seed, occasions=parse_faults(options.faults))
+        self.ledger = Ledger(grace_seconds=options.grace_seconds)
+        self._limits = RateLimits(
+            requests_per_minute=options.requests_per_minute,
+            tokens_per_minute=options.tokens_per_minute,
+            kind=options.limiter,
+        )
         self._gold = GoldFile(options.write_gold) if options.write_gold else None
         self._num_replies = 0
+        self.set_faults(options.faults)
+
+    def set_faults(self, spec: str) -> None:
+        """From now on these faults strike, and call numbers count anew; ConfigError for a wrong spec."""
+        self._faults = FaultPlan(seed=self.options.seed, occasions=parse_faults(spec))
+        self._spec = spec
+        self._calls_before = self.ledger.requests
 
     def close(self) -> None:
         if self._gold:
@@ -59,6 +70,8 @@ class FrontDesk:
             return _json_reply(200, self.ledger.stats())
         if request.method == "GET" and path == "/billed":
             return _json_reply(200, self.ledger.billed())
+        if path == "/faults" and request.method in ("GET", "PUT"):
+            return self._control_faults(request)
         vendor = anthropic_protocol if "anthropic-version" in request.headers else openai_protocol
         try:
             vendor.check_key(request.headers, self.options.api_key)
@@ -71,21 +84,34 @@ class FrontDesk:
         except VendorError as error:
             return self._refusal(vendor, error)
 
+    def _control_faults(self, request: HttpRequest) -> HttpReply:
+        """`PUT /faults` with a spec as its body sets the faults, `GET /faults` tells them and all there are."""
+        if request.method == "PUT":
+            try:
+                self.set_faults(request.body.decode("utf-8", "replace"))
+            except ConfigError as error:
+                return _json_reply(400, {"error": {"message": str(error)}})
+        return _json_reply(200, {"faults": self._spec, "known": sorted(FAULTS)})
+
     async def _serve_completion(self, vendor: ModuleType, request: HttpRequest, send: Send) -> bool:
         digest = sha256_hex(request.body)
         call_number, occurrence = self.ledger.arrived(digest)
         try:
-            fault = self._faults.choose(call_number=call_number, digest=digest, occurrence=occurrence)
             try:
-                reply = self._complete(vendor, request, digest, fault)
+                reply, usable = self._complete(vendor, request, digest, call_number - self._calls_before, occurrence)
             except VendorError as error:
-                return await send(self._refusal(vendor, error))
+                reply, usable = self._refusal(vendor, error), False
             except Exception as error:  # a body of a shape nobody thought of must not end the connection without a reply
                 event("simulator_failed", level=logging.ERROR, error=type(error).__name__)
-                return await send(self._refusal(vendor, VendorError(status=500, message="Internal error.", kind="server_error")))
-            if reply.status == 200:
+                failed = VendorError(status=500, message="Internal error.", kind="server_error")
+                reply, usable = self._refusal(vendor, failed), False
+            if usable:
                 await self._think(digest, occurrence)
-            return await send(reply)
+            self.ledger.answering(reply.status)
+            goes_on = await send(reply)
+            if usable:
+                self.ledger.answered(digest)
+            return goes_on
         finally:
             self.ledger.left()
 
@@ -95,36 +121,54 @@ class FrontDesk:
             swing = 2 * chance(f"{self.options.seed} latency {digest} {occurrence}") - 1
             await asyncio.sleep(seconds * (1 + jitter * swing))
 
-    def _complete(self, vendor: ModuleType, request: HttpRequest, digest: str, fault: str | None) -> HttpReply:
-        """The reply to one call for a completion, billed if one was made; VendorError where the vendor refuses."""
+    def _complete(
+        self, vendor: ModuleType, request: HttpRequest, digest: str, call_number: int, occurrence: int
+    ) -> tuple[HttpReply, bool]:
+        """The reply to one call for a completion, billed if one was made, and whether the call need not be sent again.
+
+        VendorError where the vendor refuses.
+        """
         vendor.check_key(request.headers, self.options.api_key)
         call: Call = vendor.parse_call(_json_object(request.body), request.headers)
-        self._check_model(call.model)
-        if fault in ("reset_before", "html_502"):
+        plan = self._check_model(call.model)
+        fault = plan.choose(call_number=call_number, digest=digest, occurrence=occurrence)
+        if not call.question.wants_json and (fault in RECORD_SPOILERS or (fault in REFUSALS and REFUSALS[fault].records_only)):
+            fault = None
+        if fault is not None:
             self.ledger.fault(fault)
-            if fault == "html_502":
-                return HttpReply(status=502, body=_HTML_502, content_type="text/html")
-            return HttpReply(status=500, body=b"", travels="reset")
-        if fault in faults.REFUSALS:
-            self._refuse_by(fault, vendor)
+        if fault in REFUSALS:
+            self._refuse_by(fault, vendor, request, call)
+        if fault == "reset_before":
+            return HttpReply(status=500, body=b"", travels="reset"), False
         prompt_tokens = sum(count_tokens(text) for _, text in call.question.messages)
-        self._check_limits(prompt_tokens + (call.reply_limit or 0))
+        room = call.reply_limit or 0
+        self._check_limits(prompt_tokens + room)
         reply = self._bill(call, digest, prompt_tokens, fault)
+        self._limits.give_back(room - reply.completion_tokens)
         http_reply = _json_reply(200, vendor.render_reply(call, reply, digest), self._headers(vendor))
-        return self._on_the_line(http_reply, fault)
+        return _on_the_line(http_reply, fault), not (fault in LOST or fault in FINISHES)
 
-    def _refuse_by(self, fault: str, vendor: ModuleType) -> None:
-        self.ledger.fault(fault)
-        if fault in faults.TERMINAL:
+    def _refuse_by(self, fault: str, vendor: ModuleType, request: HttpRequest, call: Call) -> None:
+        refusal = REFUSALS[fault]
+        if refusal.ends:
             self.ledger.ended()
-        if fault in faults.WAITS:
-            self.ledger.ordered_wait(faults.WAITS[fault])
-        raise faults.REFUSALS[fault]("anthropic" if vendor is anthropic_protocol else "openai")
+        if refusal.wait_seconds:
+            self.ledger.ordered_wait(refusal.wait_seconds)
+        key = request.headers.get("x-api-key") or request.headers.get("authorization", "").removeprefix("Bearer ")
+        text = next((text for role, text in reversed(call.question.messages) if role == "user"), "")
+        protocol: Protocol = "anthropic" if vendor is anthropic_protocol else "openai"
+        raise refusal.error(Asked(protocol=protocol, key=key.strip(), text=text))
 
-    def _check_model(self, model: str) -> None:
-        if model not in self.options.models:
-            message = f"The model `{model}` does not exist or you do not have access to it."
-            raise VendorError(status=404, message=message, code="model_not_found")
+    def _check_model(self, model: str) -> FaultPlan:
+        """The faults of a model that exists, its name's own before those of the server."""
+        missing = f"The model `{model}` does not exist or you do not have access to it."
+        try:
+            name, occasions = split_model(model)
+        except ConfigError as error:
+            raise VendorError(status=404, message=str(error), code="model_not_found") from error
+        if name not in self.options.models:
+            raise VendorError(status=404, message=missing, code="model_not_found")
+        return replace(self._faults, occasions=(*occasions, *self._faults.occasions)) if occasions else self._faults
 
     def _check_limits(self, tokens: int) -> None:
         wait = self._limits.take(tokens)
@@ -143,27 +187,11 @@ class FrontDesk:
         answer = clinic.answer(call.question)
         text, finish = cut_to_limit(answer.text, call.reply_limit)
         reply = Reply(text=text, finish=finish, prompt_tokens=prompt_tokens, completion_tokens=count_tokens(text))
-        self.ledger.bill(digest)
         if answer.gold is not None and finish == "stop" and self._gold:
             self._gold.add(text, answer.gold)
-        if fault in faults.SPOILERS and (call.question.wants_json or fault not in faults.RECORD_SPOILERS):
-            self.ledger.fault(fault)
-            return faults.SPOILERS[fault](reply)
-        return reply
-
-    def _on_the_line(self, reply: HttpReply, fault: str | None) -> HttpReply:
-        match fault:
-            case "reset_after":
-                reply = replace(reply, travels="reset")
-            case "cut_body":
-                reply = replace(reply, travels="cut")
-            case "hang":
-                reply = replace(reply, travels="hang")
-            case "blank_lines":
-                reply = replace(reply, travels="blank_lines")
-            case _:
-                return reply
-        self.ledger.fault(fault)
+        reply = SPOILERS[fault](reply) if fault in SPOILERS else reply
+        # What the usage says is what the bill says, also where it looks wrong.
+        self.ledger.bill(digest, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
         return reply
 
     def _headers(self, vendor: ModuleType) -> dict[str, str]:
@@ -174,34 +202,18 @@ class FrontDesk:
     def _refusal(self, vendor: ModuleType, error: VendorError) -> HttpReply:
         headers = self._headers(vendor)
         request_id = headers.get("request-id", headers.get("x-request-id", ""))
-        return _json_reply(error.status, vendor.render_error(error, request_id), {**headers, **error.headers})
+        headers = {**headers, **error.headers}
+        if isinstance(error.body, str):
+            return HttpReply(status=error.status, body=error.body.encode(), headers=headers, content_type=error.content_type)
+        return _json_reply(error.status, error.body or vendor.render_error(error, request_id), headers)
 
 
-class GoldFile:
-    """Appends one line for each different conversation, also across restarts."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._known = set(_known_conversations(path))
-        self._file: IO[str] = path.open("a", encoding="utf-8")
-
-    def add(self, conversation: str, record: Record) -> None:
-        digest = conversation_sha256(conversation.strip())
-        if digest not in self._known:
-            self._known.add(digest)
-            ordered = json.loads(PATIENT_RECORD.canonical(record))
-            line = json.dumps({"conversation_sha256": digest, "record": ordered})
-            self._file.write(line + "\n")
-            self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _known_conversations(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    return [json.loads(line)["conversation_sha256"] for line in path.read_text("utf-8").splitlines() if line.strip()]
+def _on_the_line(reply: HttpReply, fault: str | None) -> HttpReply:
+    if fault == "byte_order_mark":
+        return replace(reply, body=b"\xef\xbb\xbf" + reply.body)
+    if fault == "wrong_charset":
+        return replace(reply, content_type="application/json; charset=iso-8859-1")
+    return replace(reply, travels=TRAVELS[fault]) if fault in LINE else reply
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -87,15 +87,19 @@ def _response_format(wanted: Mapping[str, Any] | None, messages: Sequence[tuple[
 def render_reply(call: Call, reply: Reply, digest: str) -> dict[str, Any]:
     """The body of a 200. `digest` identifies the request, so that equal requests get equal bytes."""
     refused = reply.finish == "refusal"
-    message = {"role": "assistant", "content": None if refused else reply.text, "refusal": reply.text if refused else None}
+    content = None if refused or not reply.shows_text else reply.text
+    message = {"role": "assistant", "content": content, "refusal": reply.text if refused else None}
+    if reply.thinking:
+        message["reasoning_content"] = reply.thinking
+    finish = reply.finish_word[0] if reply.finish_word else "stop" if refused else reply.finish
     body: dict[str, Any] = {
         "id": f"chatcmpl-{digest[:24]}",
         "object": "chat.completion",
         "created": CREATED,
-        "model": call.model,
+        "model": reply.served_model or call.model,
         "system_fingerprint": "fp_clinic0001",
         "choices": [
-            {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop" if refused else reply.finish},
+            {"index": 0, "message": message, "logprobs": None, "finish_reason": finish},
         ],
     }
     if reply.shows_usage:
@@ -110,7 +114,7 @@ def render_reply(call: Call, reply: Reply, digest: str) -> dict[str, Any]:
 
 
 def render_error(error: VendorError, request_id: str) -> dict[str, Any]:
-    return {"error": {"message": error.message, "type": error.kind, "param": error.param, "code": error.code}}
+    return {"error": {"message": error.message, "type": error.kind, "param": error.param, "code": error.code, **error.extra}}
 
 
 def render_models(models: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,10 @@ class SimulatorOptions:
     """Each latency is drawn from latency_seconds * (1 ± latency_jitter)."""
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    limiter: Literal["bucket", "rolling"] = "bucket"
+    """How the limits are enforced, see `limits`."""
+    grace_seconds: float = 0.1
+    """What arrives this soon after an ordered wait or a terminal error counts as sent before it was read."""
     faults: str = ""
     """Spec as `faults.parse_faults` takes it."""
     seed: int = 0

@@ -32,6 +32,13 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     shows_usage: bool = True
+    finish_word: tuple[str | None] | None = None
+    """The vendor's word for how it finished, in place of the one that `finish` has in its protocol; null for (None,)."""
+    shows_text: bool = True
+    thinking: str = ""
+    """Reasoning that is told before the answer."""
+    served_model: str = ""
+    """In place of the model asked for."""
 
 
 @dataclass(kw_only=True)
@@ -42,9 +49,14 @@ class VendorError(Exception):
     message: str
     kind: str = "invalid_request_error"
     """`error.type`, which Anthropic derives from the status instead."""
-    code: str | None = None
+    code: str | int | None = None
     param: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the error object, over the usual ones."""
+    body: str | Mapping[str, Any] | None = None
+    """The whole body, text or JSON, where it has none of the protocol's shapes."""
+    content_type: str = "application/json"
 
 
 def count_tokens(text: str) -> int:

@@ -1,7 +1,8 @@
 """The simulated teacher: OpenAI chat completions and Anthropic messages over HTTP, with limits, faults and honest counts.
 
 `Server` runs in a thread of its own, for tests; `serve_forever` holds the process until SIGTERM or Ctrl-C. Beside the
-vendors' paths, `GET /stats` tells the counts and `GET /billed` the billed completions per request body.
+vendors' paths, `GET /stats` tells the counts, `GET /billed` the billed completions per request body, and `PUT /faults` sets
+the faults while it runs.
 """
 
 from __future__ import annotations

@@ -30,19 +30,40 @@ class HttpRequest:
         return self.headers.get("connection", "").lower() != "close"
 
 
+Travels = Literal[
+    "whole", "cut", "cut_chunked", "cut_no_length", "reset", "hang", "blank_lines", "blank_forever", "idle_close", "hints", "drip"
+]
+TRAVELS: Mapping[str, Travels] = {
+    "reset_before": "reset",
+    "reset_after": "reset",
+    "cut_body": "cut",
+    "cut_chunked": "cut_chunked",
+    "cut_no_length": "cut_no_length",
+    "hang": "hang",
+    "blank_lines": "blank_lines",
+    "blank_lines_forever": "blank_forever",
+    "idle_close": "idle_close",
+    "early_hints": "hints",
+    "dripping_headers": "drip",
+}
+"""How a reply travels under each fault of the line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HttpReply:
     """One reply and how it travels.
 
-    `cut` announces the whole length and ends half-way, `reset` sends nothing and resets the connection, `hang` never
-    answers, `blank_lines` sends the head at once and blank lines before the body.
+    `cut` announces the whole length and ends half-way, `cut_chunked` ends within the chunks, `cut_no_length` announces no
+    length, so that only the text shows that it is half. `reset` sends nothing and resets the connection, `hang` never answers,
+    `drip` sends a head that never ends. `blank_lines` sends the head at once and blank lines before the body, `blank_forever`
+    nothing else. `hints` sends a 103 first; `idle_close` closes the connection after the reply without having said so.
     """
 
     status: int
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
-    travels: Literal["whole", "cut", "reset", "hang", "blank_lines"] = "whole"
+    travels: Travels = "whole"
 
 
 class BadRequestError(Exception):
@@ -76,36 +97,49 @@ async def read_request(reader: asyncio.StreamReader) -> HttpRequest | None:
 
 async def write_reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reply: HttpReply) -> bool:
     """Send a reply the way it travels; says whether the connection can go on."""
-    if reply.travels == "reset":
-        _reset(writer)
-        return False
-    if reply.travels == "hang":
-        await reader.read()
-        return False
-    head = _head(reply)
-    if reply.travels == "cut":
-        writer.write(head + reply.body[: len(reply.body) // 2])
-        await writer.drain()
-        return False
-    if reply.travels == "blank_lines":
-        await _write_blank_lines(writer, head)
-        writer.write(reply.body)
-    else:
-        writer.write(head + reply.body)
+    half = reply.body[: len(reply.body) // 2]
+    length = f"content-length: {len(reply.body)}"
+    match reply.travels:
+        case "reset":
+            _reset(writer)
+            return False
+        case "hang":
+            await reader.read()
+            return False
+        case "drip":
+            writer.write(_head(reply, "x-drip: ").removesuffix(b"\r\n\r\n"))
+            return await _write_until_gone(reader, writer, b".")
+        case "blank_forever":
+            writer.write(_head(reply, "transfer-encoding: chunked"))
+            return await _write_until_gone(reader, writer, b"1\r\n\n\r\n")
+        case "cut":
+            writer.write(_head(reply, length) + half)
+        case "cut_chunked":
+            writer.write(_head(reply, "transfer-encoding: chunked") + f"{len(half):x}\r\n".encode() + half + b"\r\n")
+        case "cut_no_length":
+            writer.write(_head(reply, "connection: close") + half)
+        case "blank_lines":
+            await _write_blank_lines(writer, _head(reply, f"content-length: {len(reply.body) + len(_BLANK_LINES)}"))
+            writer.write(reply.body)
+        case "hints":
+            hints = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>; rel=preload\r\n\r\n"
+            writer.write(hints + _head(reply, length) + reply.body)
+        case _:
+            writer.write(_head(reply, length) + reply.body)
     await writer.drain()
-    return True
+    return reply.travels in ("whole", "blank_lines", "hints")
 
 
 _BLANK_LINES = b"\n\n\n"
 
 
-def _head(reply: HttpReply) -> bytes:
-    blank = len(_BLANK_LINES) if reply.travels == "blank_lines" else 0
+def _head(reply: HttpReply, length: str) -> bytes:
+    """The head; `length` is the line that tells how the body ends."""
+    headers = {"content-type": reply.content_type, **reply.headers}
     lines = [
         f"HTTP/1.1 {reply.status} {_phrase(reply.status)}",
-        f"content-type: {reply.content_type}",
-        f"content-length: {len(reply.body) + blank}",
-        *(f"{name}: {value}" for name, value in reply.headers.items()),
+        *(f"{name}: {value}" for name, value in headers.items()),
+        length,
     ]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
@@ -123,6 +157,19 @@ async def _write_blank_lines(writer: asyncio.StreamWriter, head: bytes) -> None:
         await asyncio.sleep(BLANK_LINE_SECONDS)
         writer.write(_BLANK_LINES[index : index + 1])
         await writer.drain()
+
+
+async def _write_until_gone(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, piece: bytes) -> bool:
+    """Send a piece ten times a second until the client has had enough."""
+    gone = asyncio.ensure_future(reader.read())
+    try:
+        while not gone.done():
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.wait((gone,), timeout=BLANK_LINE_SECONDS)
+    finally:
+        gone.cancel()
+    return False
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

@@ -11,6 +11,7 @@ import openai
 import pytest
 
 from medkd.records import PATIENT_RECORD
+from medkd.simulator.limits import RateLimits
 from medkd.simulator.server import Server
 from tests.simulator.asking import asked, extracting, send, writing
 
@@ -234,3 +235,19 @@ def test_a_body_of_any_shape_gets_an_error_reply_and_the_server_lives(serve: Ser
     server = serve()
     assert send(server.url, "/v1/chat/completions", body).status in (400, 500)
     assert send(server.url, "/v1/chat/completions", writing("sore \ud83d toe")).status == 200
+
+
+def test_a_rolling_limit_counts_any_minute_and_what_a_reply_did_not_use_is_given_back() -> None:
+    now = [0.0]
+    limits = RateLimits(requests_per_minute=3, tokens_per_minute=1000, kind="rolling", clock=lambda: now[0])
+    assert limits.take(900) == 0
+    limits.give_back(800)
+    now[0] = 10
+    assert [limits.take(100), limits.take(100)] == [0, 0]
+    assert limits.take(100) == 50
+    now[0] = 60
+    assert limits.take(900) == 10, "100 of the first call are free again, and 200 of the others are not"
+    now[0] = 70
+    assert limits.take(5000) == 0, "what never fits goes when nothing else is there"
+    state = limits.allowance().tokens
+    assert state is not None and state.remaining == 0 and state.reset_seconds == 60
