@@ -7,10 +7,11 @@ TESTS ?= tests
 TAG ?= dev
 BASE_IMAGE ?= python:3.11-slim-bookworm
 BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
-START := docker run --rm --network none --read-only --tmpfs /tmp --entrypoint python
+# As a pod starts it: no root, nothing to write but /tmp.
+START := docker run --rm -i --network none --read-only --tmpfs /tmp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all lint format schema lock chart-files rendered images clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -71,13 +72,18 @@ chart-files: $(READY) ## rewrite what the chart carries twice: configuration, sc
 rendered: chart-files ## rewrite the manifests in k8s/rendered and the rules in k8s/monitoring (needs Helm)
 	$(BIN)/python -m tests.chart.rendering
 
-images: ## build the images and start each once to import what it promises
-	$(BUILD) -t medkd-worker:$(TAG) -f images/worker/Dockerfile .
-	$(START) medkd-worker:$(TAG) -c "import medkd.commands, medkd.stages.generate, medkd.stages.prepare, medkd.simulator.server, kubernetes, s3fs, transformers"
-	$(BUILD) -t medkd-trainer:$(TAG) -f images/trainer/Dockerfile .
-	$(START) -e DS_ACCELERATOR=cpu medkd-trainer:$(TAG) -c "import medkd.stages.train, medkd.stages.evaluate, medkd.student.session, deepspeed, s3fs"
-	$(BUILD) -t medkd-objectstore:$(TAG) -f images/objectstore/Dockerfile .
+images: worker-image objectstore-image trainer-image ## build the images, start each once to import what it promises, print what it is made of
 	@docker image ls --filter reference='medkd-*:$(TAG)'
+
+worker-image trainer-image: %-image:
+	$(BUILD) -t medkd-$*:$(TAG) -f images/$*/Dockerfile .
+	$(START) --entrypoint python $(if $(filter trainer,$*),-e DS_ACCELERATOR=cpu) medkd-$*:$(TAG) - < images/$*/promises.py
+	@echo "medkd-$*:$(TAG) is made of"
+	@$(START) --entrypoint python medkd-$*:$(TAG) - < images/contents.py
+
+objectstore-image:
+	$(BUILD) -t medkd-objectstore:$(TAG) -f images/objectstore/Dockerfile .
+	$(START) medkd-objectstore:$(TAG) version
 
 clean: ## remove the demo's run; the environment stays
 	rm -rf runs

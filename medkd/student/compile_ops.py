@@ -7,6 +7,7 @@ instead. On a machine with a GPU there is nothing to compile.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import sysconfig
 import time
@@ -14,8 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def operator_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables with which compiled operators are found, and `ninja`, which torch asks each time."""
+def operator_variables(environment: Mapping[str, str], scratch: Path | None = None) -> dict[str, str]:
+    """Environment variables with which compiled operators are found, and `ninja`, which torch asks each time.
+
+    torch takes a lock beside the operators that it loads. Where they lie read-only, as in an image, they are copied to `scratch`.
+    """
     # An environment that is not activated has no `ninja` on its PATH; another one, of another version, compiles all anew.
     variables = {"PATH": os.pathsep.join([sysconfig.get_path("scripts"), environment.get("PATH", os.defpath)])}
     # Beside the packages that they were compiled for: torch's own folder is shared by all environments of a user, which
@@ -23,6 +27,10 @@ def operator_variables(environment: Mapping[str, str]) -> dict[str, str]:
     folder = Path(sys.prefix) / "torch_extensions"
     if "TORCH_EXTENSIONS_DIR" not in environment and (folder.exists() or os.access(sys.prefix, os.W_OK)):
         variables["TORCH_EXTENSIONS_DIR"] = str(folder)
+    compiled = Path({**environment, **variables}.get("TORCH_EXTENSIONS_DIR", ""))
+    if scratch and compiled.is_absolute() and compiled.is_dir() and not os.access(compiled, os.W_OK):
+        # With their times, by which ninja knows that they need not be compiled again.
+        variables["TORCH_EXTENSIONS_DIR"] = str(shutil.copytree(compiled, scratch / "operators", dirs_exist_ok=True))
     return variables
 
 

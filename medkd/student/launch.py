@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medkd.student.compile_ops import operator_variables
+from medkd.student.gang import gang_of, meet
 from medkd.student.ranks import FOLDER_VARIABLE, ranks_of, recorded_exits, report_exit
 
 __all__ = ["launch_training", "ranks_of", "report_exit"]
@@ -26,9 +27,12 @@ def launch_training(arguments: Sequence[str], *, ranks: int | None, environment:
     """Run `python -m medkd ARGUMENTS` as `ranks` processes of this machine; returns the exit code of formats 7.
 
     With `PET_NNODES` in the environment (a pod of several) `torchrun` takes its rendezvous from the PET_ variables, else the
-    machine is alone. ranks None: one for each GPU, or one CPU rank. `stop` asks the ranks to save and leave.
+    machine is alone; UnreachableError where the others are not found in time. ranks None: one for each GPU, or one CPU rank.
+    `stop` asks the ranks to save and leave.
     """
     ranks = ranks or max(1, num_gpus())
+    if gang := gang_of(environment):
+        meet(gang, stop)
     with tempfile.TemporaryDirectory(prefix="medkd-ranks-") as folder:
         command = torchrun_command(arguments, ranks=ranks, multi_node="PET_NNODES" in environment)
         variables = {**environment, **rank_variables(ranks, Path(folder), environment)}
@@ -48,7 +52,7 @@ def torchrun_command(arguments: Sequence[str], *, ranks: int, multi_node: bool) 
 
 def rank_variables(ranks: int, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """What the ranks' environment has beside the caller's."""
-    variables = {FOLDER_VARIABLE: str(folder), **operator_variables(environment)}
+    variables = {FOLDER_VARIABLE: str(folder), **operator_variables(environment, folder)}
     if "OMP_NUM_THREADS" not in environment:
         variables["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // ranks))
     if "DS_ACCELERATOR" not in environment and not num_gpus():

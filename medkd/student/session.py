@@ -61,7 +61,7 @@ def joined(ranks: Ranks) -> Iterator[torch.device]:
 
 def _peer_lost(error: RuntimeError) -> bool:
     """Whether a collective failed because another rank is gone. Gloo has no error type of its own, only its name in the text."""
-    return isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or "gloo" in str(error)
+    return isinstance(error, (dist.DistBackendError, dist.DistNetworkError, dist.DistStoreError)) or "gloo" in str(error)
 
 
 def barrier() -> None:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -233,13 +233,17 @@ def _forward(namespace: str, target: str, port: int) -> tuple[subprocess.Popen[s
     return None
 
 
-def apply_dev(space: Space) -> None:
+def apply_dev(space: Space, *, latency_seconds: float | None = None, teacher_flags: Sequence[str] = ()) -> None:
     """An S3 server and the simulated teacher of k8s/dev in this namespace, and wait until both answer."""
     for kind in ("worker", "objectstore"):
         load_image(image(kind))
     text = run(["kubectl", "kustomize", str(ROOT / "k8s" / "dev")]).stdout.replace(DEV_NAMESPACE, space.name)
     for kind in ("worker", "objectstore"):
         text = text.replace(f"image: medkd-{kind}:dev", f"image: {image(kind)}")
+    if latency_seconds is not None:
+        text = text.replace("--latency=0.05", f"--latency={latency_seconds}")
+    if teacher_flags:
+        text = text.replace("- --host=0.0.0.0\n", "".join(f"- {flag}\n        " for flag in ("--host=0.0.0.0", *teacher_flags)))
     run(["kubectl", "apply", "-f", "-"], text=text)
     space.kubectl("rollout", "status", "deployment/objectstore", "deployment/teacher", "--timeout=240s")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,18 @@ def test_cores_are_shared_among_the_ranks_unless_the_caller_says_how(tmp_path: P
     )
     assert "OMP_NUM_THREADS" not in rank_variables(2, tmp_path, {"OMP_NUM_THREADS": "3"})
     assert rank_variables(2, tmp_path, {"PATH": "/x"})["PATH"].endswith(":/x")
+
+
+def test_operators_that_lie_read_only_are_copied_to_where_torch_can_lock_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled, scratch = tmp_path / "compiled", tmp_path / "scratch"
+    (compiled / "shm").mkdir(parents=True)
+    (compiled / "shm" / "shm.o").write_text("compiled")
+    scratch.mkdir()
+    environment = {"TORCH_EXTENSIONS_DIR": str(compiled)}
+    assert "TORCH_EXTENSIONS_DIR" not in rank_variables(1, scratch, environment)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    copied = Path(rank_variables(1, scratch, environment)["TORCH_EXTENSIONS_DIR"])
+    assert copied.is_relative_to(scratch)
+    assert (copied / "shm" / "shm.o").stat().st_mtime_ns == (compiled / "shm" / "shm.o").stat().st_mtime_ns
