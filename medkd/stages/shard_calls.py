@@ -14,6 +14,7 @@ from functools import partial
 
 from medkd.errors import MedkdError
 from medkd.stages.sample_steps import Ask
+from medkd.store.budget import TooDearError
 from medkd.teacher.client import Answer, TeacherClient
 
 
@@ -61,6 +62,9 @@ Event = Answered | Failed | Committed | CommitFailed | Crashed | Needed
 Events = queue.SimpleQueue[Event]
 
 
+_UNSENT = Answer(outcome="reject", reason="too_dear", reply=None, attempts=0, cost_usd=0.0, possibly_usd=0.0, at="")
+
+
 class Calls:
     """Asks the teacher from `concurrency` threads; every call sent comes back as one event."""
 
@@ -104,6 +108,8 @@ class Calls:
         while ask := self._asks.get():
             try:
                 self._events.put(Answered(ask, self._client.ask(ask.request, partial(self._reserve, ask.key))))
+            except TooDearError:
+                self._events.put(Answered(ask, _UNSENT))
             except MedkdError as error:
                 self._events.put(Failed(ask, error))
             except BaseException as error:

@@ -59,7 +59,8 @@ class ShardLedger:
         self._options = options
         self._events = events
         self._journal = journal.Journal(store, options.shard, plan.hash, options.writer)
-        self.purse = Purse(stop, lambda: events.put(Needed()), self._allowance())
+        largest = cut.chunk_usd or float("inf")
+        self.purse = Purse(stop, lambda: events.put(Needed()), self._allowance(), largest_call_usd=largest)
         self.budget = self._budget(cut)
         self._group = _Group()
         self._committing: _Group | None = None
@@ -108,11 +109,11 @@ class ShardLedger:
         slot_waits = room or self.purse.waits_for_commit
         old_enough = self._group.entries and now - self._group.since >= COMMIT_AFTER_SECONDS
         if old_enough or (slot_waits and now - self._last_commit >= COMMIT_SPACING_SECONDS):
-            self._commit(self._allowance())
+            self._commit()
 
     def commit_last(self) -> None:
         """Write what waits as a segment after which nothing more is sent."""
-        self._commit(allowance_usd=0.0)
+        self._commit(last=True)
 
     def committed(self) -> list[int]:
         """To be called for `Committed`: the samples that can go on."""
@@ -142,10 +143,10 @@ class ShardLedger:
             self._group.since = time.monotonic()
         self._group.entries.append(entry)
 
-    def _commit(self, allowance_usd: float) -> None:
+    def _commit(self, *, last: bool = False) -> None:
         group, self._group, self._committing = self._group, _Group(), self._group
         self._last_commit = time.monotonic()
-        in_flight = self.purse.snapshot()
+        in_flight, allowance_usd = self.purse.snapshot(last=last)
 
         def write() -> None:
             try:
@@ -161,18 +162,19 @@ class ShardLedger:
     # --- money --------------------------------------------------------------------------------------------------------
 
     def take_money(self, ended: str) -> None:
-        """Take a budget chunk where a sender waits for money, and journal it; it may be spent once that is durable.
+        """Take budget chunks where a sender waits for money, and journal them; they may be spent once that is durable.
 
+        As many as all who wait need: a segment for each chunk would let them start one after the other.
         ended: how far the shard is, for the error where no chunk is left.
         """
         in_journal = self._group.added_usd + (self._committing.added_usd if self._committing else 0.0)
         if not (self.budget and self.purse.lacks_money) or in_journal:
             return
-        taken = self.budget.take()
-        if taken:
+        short = self.purse.short_usd
+        while self._group.added_usd < short and (taken := self.budget.take()):
             self._add({"kind": "money", "path": taken.path, "usd": taken.usd})
             self._group.added_usd += taken.usd
-        elif not self.purse.has_reserved and not self._group.entries and not self._committing:
+        if not (self._group.added_usd or self.purse.has_reserved or self._group.entries or self._committing):
             self.purse.refuse(
                 BudgetError(
                     f"--budget-usd: all of {self._options.budget_usd:g} is spent and shard {self._options.shard} has ended "

@@ -1,12 +1,13 @@
 """A run's budget as files that only one writer can take, so that the cap holds across pods without any service.
 
-A chunk is `budget/000017.json`, taken by creating it. A closed shard puts its rest into `budget/return-00003.json`, which
-another shard takes by creating `budget/return-00003.taken.json`.
+A chunk is `budget/000017.json`, taken by creating it; each writer goes through the free ones in an order of its own. A closed
+shard puts its rest into `budget/return-00003.json`, which another shard takes by creating `budget/return-00003.taken.json`.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ from medkd.store.files import Store
 def chunk_usd(budget_usd: float, num_shards: int, dearest_call_usd: float) -> float:
     """Size of a chunk: a twentieth of a shard's share, and at least four of the dearest calls."""
     return max(budget_usd / (20 * num_shards), 4 * dearest_call_usd)
+
+
+class TooDearError(BudgetError):
+    """A single call that may cost more than a budget chunk: its sample is rejected, the run goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +46,33 @@ class Budget:
 
     def take(self) -> Taken | None:
         """One more chunk or returned rest; None where all is taken."""
-        return self._take_chunk() or self._take_return()
+        names = {file.path for file in self.store.list_files(layout.BUDGET)}
+        return self._take_chunk(names) or self._take_return(names)
 
     def give_back(self, usd: float) -> None:
         """Leave a closed shard's rest to the others; nothing happens the second time."""
         if usd > 0:
             self.store.create(layout.budget_return(self.shard), self._file(usd))
 
-    def _take_chunk(self) -> Taken | None:
-        num_chunks = int(self.budget_usd / self.chunk_usd + 1e-9)
-        names = {file.path for file in self.store.list_files(layout.BUDGET)}
-        for number in range(num_chunks):
+    @property
+    def num_chunks(self) -> int:
+        return int(self.budget_usd / self.chunk_usd + 1e-9)
+
+    def _take_chunk(self, names: set[str]) -> Taken | None:
+        taken = {number for number in map(layout.chunk_number, names) if number is not None}
+        free = [number for number in range(_open_below(taken, self.num_chunks)) if number not in taken]
+        # Shards begin together: were all to try the lowest free chunk, n of them would need n * n / 2 creates.
+        random.Random(self.writer).shuffle(free)
+        for number in free:
             path = layout.budget_chunk(number)
-            if path not in names and self.store.create(path, self._file(self.chunk_usd)):
+            if self.store.create(path, self._file(self.chunk_usd)):
                 return Taken(path=path, usd=self.chunk_usd)
         return None
 
-    def _take_return(self) -> Taken | None:
-        names = {file.path for file in self.store.list_files(layout.BUDGET)}
+    def _take_return(self, names: set[str]) -> Taken | None:
+        if sum(layout.chunk_number(name) is not None for name in names) > self.num_chunks:
+            # The budget was lowered below what had been taken: what comes back must not go out again.
+            return None
         for path in sorted(names):
             claim = path.removesuffix(".json") + ".taken.json"
             if not _is_offer(path) or claim in names:
@@ -80,57 +94,93 @@ def lost_usd(store: Store, shard: int, journalled: list[str]) -> float:
     return sum(float(content["usd"]) for content in contents if content["shard"] == shard)
 
 
+def _open_below(taken: set[int], num_chunks: int) -> int:
+    """Chunks below this number may be taken: with those taken from it on they are no more than `num_chunks`.
+
+    It is `num_chunks`, except where chunks were taken under a larger budget. Taking chunks below it does not move it, so that
+    writers who look at different moments agree.
+    """
+    limit, above = num_chunks, sum(number >= num_chunks for number in taken)
+    while limit and limit + above > num_chunks:
+        limit -= 1
+        above += limit in taken
+    return limit
+
+
 def _is_offer(path: str) -> bool:
     """Whether the file is what a closed shard gave back, rather than a chunk or the claim of a return."""
     return "/return-" in path and not path.endswith(".taken.json")
+
+
+@dataclass
+class _Window:
+    """What was reserved since a segment's snapshot, and what that segment says may be."""
+
+    allowance_usd: float
+    reserved_usd: float = 0.0
+
+    def fits(self, usd: float) -> bool:
+        return self.reserved_usd + usd <= self.allowance_usd + _CENT_FRACTION
+
+
+_CENT_FRACTION = 1e-12
+"""Sums of floats that are equal on paper differ by less."""
 
 
 class Purse:
     """What one process may still spend: thread-safe, blocking the caller until money and allowance are there.
 
     Senders call `reserve`; the thread that commits the journal calls everything else. `on_need` is called, from a sender's
-    thread, when a reservation waits for a chunk or for the next commit.
+    thread, when a reservation waits for a chunk or for the next commit. A call whose worst case exceeds `largest_call_usd` is
+    not sent at all.
     """
 
-    def __init__(self, stop: threading.Event, on_need: Callable[[], None], allowance_usd: float) -> None:
+    def __init__(
+        self,
+        stop: threading.Event,
+        on_need: Callable[[], None],
+        allowance_usd: float,
+        *,
+        largest_call_usd: float = float("inf"),
+    ) -> None:
         self.spent_usd = 0.0
         self.possibly_usd = 0.0
         self.taken_usd = 0.0
-        self.allowance_usd = allowance_usd
+        self._usual_allowance_usd = allowance_usd
+        self._largest_call_usd = largest_call_usd
         self._stop = stop
         self._on_need = on_need
         self._changed = threading.Condition()
         self._in_flight: dict[str, float] = {}
-        # Reservations since the last durable segment's snapshot, and since the one now being written.
-        self._since_durable = 0.0
-        self._since_snapshot: float | None = None
-        self._waiting_usd = 0.0
+        self._waiting: dict[str, float] = {}
+        # Reservations count from the last durable segment on, and from the one now being written.
+        self._durable = _Window(allowance_usd)
+        self._snapshot: _Window | None = None
         self._refusal: BudgetError | None = None
 
     def reserve(self, key: str, usd: float) -> None:
         """Set money aside for a send of the call; BudgetError where none is left, StoppedError when told to stop.
 
-        A send that alone exceeds the allowance could wait for ever, so it is a BudgetError, too.
+        TooDearError where no run of this budget may send such a call; nothing was sent for it before.
         """
-        if usd > self.allowance_usd + 1e-12:
-            raise BudgetError(
-                f"a single call may cost ${usd:.4f}, but only ${self.allowance_usd:.4f} may be under way at once; "
-                "shorten the conversations or raise the teacher's limits.max_concurrency"
-            )
         with self._changed:
-            while self._stop.is_set() or not self._fits(usd):
-                if self._stop.is_set():
-                    raise StoppedError("stopped before a call was sent")
-                if self._refusal:
-                    raise self._refusal
-                self._waiting_usd = usd
-                self._on_need()
-                self._changed.wait(0.2)
-            self._waiting_usd = 0.0
+            if usd > self._largest_call_usd + _CENT_FRACTION and key not in self._in_flight:
+                raise TooDearError(f"a call that may cost ${usd:.4f}, more than a budget chunk of ${self._largest_call_usd:.4f}")
+            try:
+                while self._stop.is_set() or not self._fits(usd):
+                    if self._stop.is_set():
+                        raise StoppedError("stopped before a call was sent")
+                    if self._refusal:
+                        raise self._refusal
+                    self._waiting[key] = usd
+                    self._on_need()
+                    self._changed.wait(0.2)
+            finally:
+                self._waiting.pop(key, None)
             self._in_flight[key] = self._in_flight.get(key, 0.0) + usd
-            self._since_durable += usd
-            if self._since_snapshot is not None:
-                self._since_snapshot += usd
+            self._durable.reserved_usd += usd
+            if self._snapshot:
+                self._snapshot.reserved_usd += usd
 
     def settle(self, key: str, spent_usd: float, possibly_usd: float) -> None:
         """The call has ended: its reservation gives way to what it cost."""
@@ -152,29 +202,42 @@ class Purse:
             self._refusal = error
             self._changed.notify_all()
 
-    def snapshot(self) -> dict[str, float]:
-        """What is in flight now, for the header of a segment; sends from here on count against its allowance as well."""
+    def snapshot(self, *, last: bool = False) -> tuple[dict[str, float], float]:
+        """What is in flight now and the allowance from here on, for the header of a segment; sends count against it at once.
+
+        Room for a waiting call that is dearer than the usual allowance, as one with a very long conversation, is added to it.
+        last: nothing more will be sent.
+        """
         with self._changed:
-            self._since_snapshot = 0.0
-            return dict(self._in_flight)
+            usual = self._usual_allowance_usd
+            allowance = 0.0 if last else usual + sum(usd for usd in self._waiting.values() if usd > usual)
+            self._snapshot = _Window(allowance)
+            return dict(self._in_flight), allowance
 
     def durable(self) -> None:
         """The segment of the last snapshot is durable: the older allowance no longer counts."""
         with self._changed:
-            self._since_durable, self._since_snapshot = self._since_snapshot or 0.0, None
+            if self._snapshot:
+                self._durable, self._snapshot = self._snapshot, None
             self._changed.notify_all()
+
+    @property
+    def short_usd(self) -> float:
+        """What those who wait lack; 0 where there is money for all of them."""
+        with self._changed:
+            return max(0.0, sum(self._waiting.values()) - self.free_usd)
 
     @property
     def lacks_money(self) -> bool:
         """Whether a sender waits for money that is not here."""
         with self._changed:
-            return self._waiting_usd > self.free_usd
+            return max(self._waiting.values(), default=0.0) > self.free_usd + _CENT_FRACTION
 
     @property
     def waits_for_commit(self) -> bool:
         """Whether a sender waits for the next segment only."""
         with self._changed:
-            return 0 < self._waiting_usd <= self.free_usd
+            return any(usd <= self.free_usd + _CENT_FRACTION for usd in self._waiting.values())
 
     @property
     def has_reserved(self) -> bool:
@@ -190,5 +253,5 @@ class Purse:
     def _fits(self, usd: float) -> bool:
         if usd == 0:
             return True
-        window = max(self._since_durable, self._since_snapshot or 0.0)
-        return usd <= self.free_usd + 1e-12 and window + usd <= self.allowance_usd + 1e-12
+        windows = [self._durable, *([self._snapshot] if self._snapshot else [])]
+        return usd <= self.free_usd + _CENT_FRACTION and all(window.fits(usd) for window in windows)

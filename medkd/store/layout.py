@@ -20,6 +20,12 @@ def budget_chunk(number: int) -> str:
     return f"{BUDGET}/{number:06d}.json"
 
 
+def chunk_number(path: str) -> int | None:
+    """The number of a budget chunk; None for any other path."""
+    name = path.removeprefix(f"{BUDGET}/").removesuffix(".json")
+    return int(name) if path == f"{BUDGET}/{name}.json" and name.isdecimal() else None
+
+
 def budget_return(shard: int, taken: bool = False) -> str:
     """What a closed shard gives back, and the claim of whoever takes it."""
     return f"{BUDGET}/return-{shard:05d}{'.taken' if taken else ''}.json"

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -174,6 +175,26 @@ def test_the_budget_stops_all_shards_and_a_larger_one_goes_on() -> None:
         manifests = [Worker(store, teacher, budget_usd=1000.0).run(shard) for shard in range(2)]
         assert sum(manifest.counts["accepted"] for manifest in manifests) == 400
         assert server.counters.stats()["bodies_billed_more_than_once"] == 0
+
+
+def test_a_monstrous_conversation_is_rejected_alone_and_a_long_one_is_bought_at_any_concurrency(
+    tmp_path: Path, server: Server
+) -> None:
+    store = open_store("memory://monster")
+    teacher = simulated(server, prices=CHEAP, max_concurrency=1)
+    line = "Doctor: How are you?\nPatient: I have had a cough for three days.\n"
+    sizes = {"short": 1, "long": 1_500, "monstrous": 20_000, "last": 1}
+    file = tmp_path / "visits.jsonl"
+    rows = [{"id": name, "conversation": line * times} for name, times in sizes.items()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = Columns(id="id")
+    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns)
+    _, cut = planned(store, teacher, samples=None, source=source, budget_usd=2.0)
+    assert len(line) * 1_500 / 1e6 < cut.chunk_usd < len(line) * 20_000 / 1e6, "what the sizes are about"
+    manifest = Worker(store, teacher, budget_usd=2.0).run()
+    assert [row["source_id"] for row in samples_of(store, manifest)] == ["short", "long", "last"]
+    assert [(row["source_id"], row["reason"]) for row in rejected_of(store, manifest)] == [("monstrous", "too_dear")]
+    assert server.counters.stats()["billed_total"] == 3
 
 
 def test_a_priced_run_parks_all_but_its_pilot_until_the_decision(server: Server) -> None:

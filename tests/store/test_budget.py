@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from medkd.errors import BudgetError, StoppedError
 from medkd.store import layout
-from medkd.store.budget import Budget, Purse, Taken, chunk_usd, lost_usd
-from medkd.store.files import Store, open_store
+from medkd.store.budget import Budget, Purse, Taken, TooDearError, chunk_usd, lost_usd
+from medkd.store.files import MemoryStore, Store, StoredFile, open_store
 
 
 def budget(store: Store, shard: int, *, total: float = 2.0, chunk: float = 0.1) -> Budget:
@@ -57,9 +57,53 @@ def test_no_budget_and_no_cut_of_it_is_ever_exceeded(total: float, shards: int, 
 
 
 def test_a_raised_budget_adds_chunks_and_keeps_those_taken(store: Store) -> None:
-    assert len(take_all(budget(store, 0, total=0.3))) == 3
+    first = take_all(budget(store, 0, total=0.3))
+    assert len(first) == 3
     assert budget(store, 0, total=0.3).take() is None
-    assert [chunk.path for chunk in take_all(budget(store, 1, total=0.5))] == [layout.budget_chunk(3), layout.budget_chunk(4)]
+    added = take_all(budget(store, 1, total=0.5))
+    assert {chunk.path for chunk in added} == {layout.budget_chunk(3), layout.budget_chunk(4)}
+
+
+def test_shards_that_begin_together_seldom_reach_for_the_same_chunk() -> None:
+    class Counting(MemoryStore):
+        creates = 0
+
+        def create(self, path: str, data: bytes) -> bool:
+            Counting.creates += 1
+            return super().create(path, data)
+
+        def list_files(self, folder: str = "") -> list[StoredFile]:
+            # What each of them saw before any of the others took something.
+            return []
+
+    memory = open_store(f"memory://{uuid.uuid4().hex}")
+    store, shards = Counting(memory.url, memory.filesystem, memory.root), 100
+    for shard in range(shards):
+        assert budget(store, shard, total=20.0 * shards, chunk=1.0).take()
+    assert Counting.creates < 1.2 * shards, "one after the other from the lowest: 5,050"
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 3), st.integers(1, 8)), max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_no_raise_and_no_cut_of_the_budget_lets_more_out_than_the_largest_or_the_present_one(
+    steps: list[tuple[int, int, int]],
+) -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    out = 0
+    for chunks, shard, tries in steps:
+        before = out
+        for _ in range(tries):
+            out += budget(store, shard, total=chunks * 1.0, chunk=1.0).take() is not None
+        assert out <= max(chunks, before)
+        if tries > chunks and before <= chunks:
+            assert out == chunks, "what the budget allows can be had"
+
+
+def test_what_comes_back_under_a_budget_cut_below_what_was_taken_stays_in(store: Store) -> None:
+    take_all(budget(store, 0, total=0.6))
+    budget(store, 0).give_back(0.05)
+    assert budget(store, 1, total=0.5).take() is None
+    assert budget(store, 1, total=0.6).take() == Taken(path=layout.budget_return(0, taken=True), usd=0.05)
 
 
 # --- returns ----------------------------------------------------------------------------------------------------------
@@ -134,18 +178,18 @@ def purse(*, money: float, allowance: float = 1e9) -> Purse:
 class Books:
     """What the purse must respect, kept apart from it."""
 
-    allowance: float
+    usual: float
     money: float = 0.0
     gone: float = 0.0
     in_flight: dict[str, float] = field(default_factory=dict)
     reserved: list[float] = field(default_factory=list)
-    durable_from: int = 0
-    snapshot_from: int | None = None
+    segments: list[tuple[int, float]] = field(default_factory=list)
+    """Where each segment that counts begins in `reserved`, and its allowance: the durable one, then the one being written."""
 
     def fits(self, usd: float) -> bool:
-        starts = [self.durable_from] if self.snapshot_from is None else [self.durable_from, self.snapshot_from]
-        window = max(sum(self.reserved[start:]) for start in starts)
-        return usd == 0 or (self.free >= usd and window + usd <= self.allowance)
+        return usd == 0 or (
+            self.free >= usd and all(sum(self.reserved[start:]) + usd <= allowance for start, allowance in self.segments)
+        )
 
     @property
     def free(self) -> float:
@@ -162,10 +206,10 @@ _steps = st.one_of(
 
 
 @given(st.integers(1, 100).map(float), st.sampled_from([0.0, 1000.0]), st.lists(_steps, max_size=60))
-def test_reservations_never_exceed_the_money_nor_since_the_last_durable_segment_the_allowance(
+def test_reservations_never_exceed_the_money_nor_since_the_last_durable_segment_its_allowance(
     allowance: float, money: float, steps: list[tuple[str, str, float]]
 ) -> None:
-    under_test, books = purse(money=money, allowance=allowance), Books(allowance, money)
+    under_test, books = purse(money=money, allowance=allowance), Books(allowance, money, segments=[(0, allowance)])
     for kind, key, value in steps:
         if kind == "reserve":
             _reserve(under_test, books, key, value)
@@ -176,17 +220,20 @@ def test_reservations_never_exceed_the_money_nor_since_the_last_durable_segment_
         elif kind == "add":
             books.money += value
             under_test.add(value)
-        elif kind == "snapshot" and books.snapshot_from is None:
-            books.snapshot_from = len(books.reserved)
-            assert under_test.snapshot() == books.in_flight
-        elif kind == "durable" and books.snapshot_from is not None:
-            books.durable_from, books.snapshot_from = books.snapshot_from, None
+        elif kind == "snapshot" and len(books.segments) == 1:
+            in_flight, allowed = under_test.snapshot()
+            assert in_flight == books.in_flight
+            books.segments.append((len(books.reserved), allowed))
+        elif kind == "durable" and len(books.segments) == 2:
+            del books.segments[0]
             under_test.durable()
         elif kind == "commit failed":
-            books.snapshot_from = None
+            # Nobody knows whether it is durable: both count until the next one.
+            del books.segments[2:]
         assert under_test.free_usd == pytest.approx(books.free)
         assert books.free >= -1e-9
-        assert sum(books.reserved[books.durable_from :]) <= allowance + 1e-9
+        for start, allowed in books.segments:
+            assert sum(books.reserved[start:]) <= allowed + 1e-9
 
 
 def _reserve(under_test: Purse, books: Books, key: str, usd: float) -> None:
@@ -194,13 +241,7 @@ def _reserve(under_test: Purse, books: Books, key: str, usd: float) -> None:
         under_test.reserve(key, usd)
     except WouldBlockError:
         assert not books.fits(usd), "nothing that fits may wait"
-        assert usd <= books.allowance
-        assert under_test.lacks_money == (usd > books.free)
-        assert under_test.waits_for_commit == (usd <= books.free)
-    except BudgetError:
-        assert usd > books.allowance, "it could wait for ever"
     else:
-        # After a failed commit the purse may still count from the snapshot that never became durable: never too little.
         assert books.fits(usd)
         books.in_flight[key] = books.in_flight.get(key, 0.0) + usd
         books.reserved.append(usd)
@@ -221,7 +262,7 @@ def test_an_attempt_that_is_sent_again_reserves_beside_the_first_which_may_have_
     under_test = purse(money=10.0)
     under_test.reserve("a", 4.0)
     under_test.reserve("a", 4.0)
-    assert under_test.snapshot() == {"a": 8.0}
+    assert under_test.snapshot() == ({"a": 8.0}, 1e9)
     with pytest.raises(WouldBlockError):
         under_test.reserve("b", 4.0)
     under_test.settle("a", spent_usd=1.0, possibly_usd=4.0)
@@ -236,9 +277,13 @@ def test_a_free_teacher_needs_neither_money_nor_a_commit() -> None:
     assert not under_test.has_reserved
 
 
-def test_a_call_dearer_than_the_allowance_is_refused_rather_than_left_waiting_for_ever() -> None:
-    with pytest.raises(BudgetError, match=r"may cost \$5\.0000, but only \$2\.0000 may be under way at once; shorten"):
-        purse(money=100.0, allowance=2.0).reserve("a", 5.0)
+def test_a_call_that_no_chunk_could_pay_is_not_sent_and_ends_nothing_else() -> None:
+    made = Purse(threading.Event(), _would_block, 10.0, largest_call_usd=4.0)
+    made.add(100.0)
+    with pytest.raises(TooDearError, match=r"a call that may cost \$5\.0000, more than a budget chunk of \$4\.0000"):
+        made.reserve("a", 5.0)
+    made.reserve("a", 4.0)
+    assert made.snapshot() == ({"a": 4.0}, 10.0)
 
 
 class Waiter:
@@ -285,6 +330,33 @@ def test_a_sender_without_allowance_wakes_when_the_next_segment_is_durable() -> 
     waiter.assert_it_waits()
     waiter.purse.durable()
     waiter.outcome.result(timeout=5)
+
+
+def test_a_call_dearer_than_the_usual_allowance_gets_a_segment_that_allows_it() -> None:
+    waiter = Waiter(allowance=4.0)
+    waiter.purse.add(100.0)
+    waiter.purse.reserve("a", 3.0)
+    waiter.reserve("long", 9.0)
+    waiter.assert_it_waits()
+    assert waiter.purse.waits_for_commit
+    assert waiter.purse.snapshot() == ({"a": 3.0}, 13.0)
+    waiter.purse.durable()
+    waiter.outcome.result(timeout=30)
+    assert waiter.purse.snapshot() == ({"a": 3.0, "long": 9.0}, 4.0), "the next one is a usual one"
+
+
+def test_several_who_wait_ask_for_what_all_of_them_lack() -> None:
+    waiter = Waiter()
+    waiter.purse.add(1.0)
+    outcomes = [waiter.threads.submit(waiter.purse.reserve, str(number), 3.0) for number in range(4)]
+    deadline = time.monotonic() + 60
+    while waiter.purse.short_usd != 11.0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert waiter.purse.short_usd == 11.0
+    waiter.purse.add(11.0)
+    for outcome in outcomes:
+        outcome.result(timeout=30)
+    assert waiter.purse.short_usd == 0.0
 
 
 def test_a_sender_wakes_when_another_call_gives_its_reservation_back() -> None:
