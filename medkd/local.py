@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from medkd.config import ModelConfigs, StudentConfig, config_hash
 from medkd.errors import ConfigError, MedkdError, StoppedError
-from medkd.stages import control, ownership, standing
+from medkd.stages import control, ownership, standing, tallies
 from medkd.stages.generate import shard_states
 from medkd.stages.plan import Layout, load_plan
 from medkd.stages.prepare import tokens_manifest_path
@@ -216,8 +216,16 @@ class _LocalRun:
         if self.stage.failed:
             message = "; ".join(self.stage.failed.values())
             raise StageFailedError(message, 65)
+        if self.stage_name == "generate":
+            self._say_short_cells()
         if not self._stands(self.stage_name):
             raise MedkdError(f"stage {self.stage_name} ended without a manifest that verifies; see {self.logs}")
+
+    def _say_short_cells(self) -> None:
+        finished = standing.shard_manifests(self.store, range(self._layout().num_shards))
+        found = tallies.merged_short_cells(manifest.counts["short_cells"] for manifest in finished.values())
+        for line in tallies.shown_cells(found):
+            self.screen.note(f"fell short: {line}")
 
     def _start(self, index: int) -> None:
         assert self.stage

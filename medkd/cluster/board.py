@@ -66,6 +66,8 @@ class Board:
     """Until the current stage's end, at its pace so far."""
     parked_until: float | None = None
     last_progress_at: float | None = None
+    short_cells: tuple[str, ...] = ()
+    """Cells that fell short, in words, the largest gaps first; at most so many as fit a screen."""
     gaps: str = ""
     """Shards that the run goes on without, as an index set."""
     failure: str = ""
@@ -95,6 +97,7 @@ def from_json(text: str) -> Board | None:
                 "stages": tuple(StageBoard(**stage) for stage in raw["stages"]),
                 "problems": tuple(Problem(**problem) for problem in raw["problems"]),
                 "notes": tuple(Note(**note) for note in raw["notes"]),
+                "short_cells": tuple(raw.get("short_cells", ())),
             }
         )
     except (ValueError, TypeError, KeyError):

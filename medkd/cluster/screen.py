@@ -53,6 +53,8 @@ def _figures(board: Board, now: float) -> Iterator[str]:
     if samples:
         rest = f", {samples['short']:,} short" if samples["short"] else ""
         yield f"samples   {samples['accepted']:,} of {samples['total']:,} accepted, {samples['rejected']:,} rejected{rest}"
+        for cell in board.short_cells:
+            yield f"  short   {cell}"
         parts = [f"{shards['done']} of {shards['total']} done", f"{shards['active']} active"]
         parts += [f"{shards[kind]} {kind}" for kind in ("failed", "parked") if shards[kind]]
         yield f"shards    {', '.join(parts)}" + (f"; the run goes on without {board.gaps}" if board.gaps else "")

@@ -12,6 +12,7 @@ from medkd.driver.options import DriverOptions
 from medkd.driver.watch import Watch
 from medkd.stages import progress
 from medkd.stages.sequence import STAGES, Action
+from medkd.stages.tallies import shown_cells
 
 
 def compose(
@@ -44,6 +45,7 @@ def compose(
         eta_seconds=watch.eta(action.stage) if action and action.kind == "wait" else None,
         parked_until=generation.parked_until if generation else None,
         last_progress_at=_newest(generation.last_at if generation else None, training.at if training else None),
+        short_cells=shown_cells(generation.short_cells) if generation else (),
         gaps=index_set(gaps),
         failure=failure,
         problems=problems,

@@ -97,6 +97,8 @@ class Rejects:
     accepted: int
     short: int
     source: str
+    short_cells: tuple[str, ...] = ()
+    """Topics and moods that fell short and why, in words."""
 
     @property
     def total(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from medkd.config import TeacherConfig, config_hash
 from medkd.errors import ConfigError, FencedError, InputError
 from medkd.stages import plan as planning
+from medkd.stages import tallies
 from medkd.stages.sample_steps import TOKEN_KINDS, Row
 from medkd.stages.shard_options import ShardOptions
 from medkd.stages.shard_work import ShardWork
@@ -86,7 +87,7 @@ def _finish(store: Store, plan: planning.Plan, teacher: TeacherConfig, number: i
         config_hash=config_hash(teacher),
         inputs={layout.PLAN: plan.hash},
         files=files,
-        counts=_counts(len(shard.indices), accepted, rejected, calls),
+        counts={**_counts(len(shard.indices), accepted, rejected, calls), **tallies.tally(endings, plan.cells())},
         money={"spent_usd": spent, "possibly_usd": possibly + lost, "taken_usd": replay.money_usd + lost},
     )
     manifests.write(store, layout.shard_file(number, "manifest.json"), manifest)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -87,11 +88,24 @@ class Plan:
         """How often a rejected sample is tried anew; an imported conversation has no other form of itself."""
         return 1 if self.source else NUM_VARIATIONS
 
-    def spec(self, index: int, variation: int) -> SampleSpec:
-        """What this variation of the sample will be. Cells are visited in rounds, each a fresh permutation of all cells."""
+    def cell(self, index: int) -> tuple[str, str]:
+        """Topic and mood of a generated sample. Cells are visited in rounds, each a fresh permutation of all cells."""
         round_number, place = divmod(index, self.num_cells)
-        cell = _permutation(self.seed, round_number, self.num_cells)[place]
-        topic, mood = divmod(cell, len(self.moods))
+        topic, mood = divmod(_permutation(self.seed, round_number, self.num_cells)[place], len(self.moods))
+        return self.topics[topic], self.moods[mood]
+
+    def cells(self) -> dict[tuple[str, str], int]:
+        """How many samples are planned of each cell; empty for imported conversations, whose topics only their files know."""
+        if self.source:
+            return {}
+        rounds, rest = divmod(self.total_samples, self.num_cells)
+        counts = Counter({(topic, mood): rounds for topic in self.topics for mood in self.moods})
+        counts.update(self.cell(rounds * self.num_cells + place) for place in range(rest))
+        return {cell: count for cell, count in counts.items() if count}
+
+    def spec(self, index: int, variation: int) -> SampleSpec:
+        """What this variation of the sample will be."""
+        topic, mood = self.cell(index)
 
         def pick(what: str, num_choices: int) -> int:
             return _number(f"{self.seed}:{index}:{variation}:{what}") % num_choices
@@ -99,8 +113,8 @@ class Plan:
         return SampleSpec(
             index=index,
             variation=variation,
-            topic=self.topics[topic],
-            mood=self.moods[mood],
+            topic=topic,
+            mood=mood,
             exchanges=self.min_exchanges + pick("exchanges", self.max_exchanges - self.min_exchanges + 1),
             age=18 + pick("age", 70),
             sex=("female", "male")[pick("sex", 2)],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medkd.stages import standing
+from medkd.stages.tallies import merged_short_cells
 from medkd.store import layout
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
@@ -48,6 +49,8 @@ class Generation:
     """Shards that wait by order: of the teacher, or of the run's control."""
     parked_until: float | None = None
     """When the last of them goes on, where the teacher said so; seconds since 1970."""
+    short_cells: tuple[Mapping[str, Any], ...] = ()
+    """Cells that fell short so far: topic, mood, planned, accepted (of planned, at most) and the reasons of all their tries."""
     last_at: float | None = None
     """When a shard last wrote down how far it is."""
 
@@ -119,6 +122,7 @@ class ShardReader:
                 estimate_usd=self._estimate_usd,
             ),
             parked=len(parked),
+            short_cells=tuple(merged_short_cells(one.get("short_cells", ()) for one in counts)),
             parked_until=max((state["parked_until"] or 0.0 for state in parked), default=0.0) or None,
             last_at=max((state["at"] for state in at_work), default=None),
         )

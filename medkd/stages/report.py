@@ -35,6 +35,7 @@ from medkd.quality.scores import compare
 from medkd.quality.side_by_side import best_median_worst, rows
 from medkd.records import PATIENT_RECORD, RECORD_SCHEMAS, RecordSchema
 from medkd.samples import turns
+from medkd.stages import tallies
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
@@ -106,6 +107,11 @@ class _Run:
     @cached_property
     def scores(self) -> dict[str, Any]:
         return self.json(self.student_file("evaluate/scores.json")) if self.student else {}
+
+    @cached_property
+    def short_cells(self) -> list[dict[str, Any]]:
+        """Cells that fell short, with the reasons, over all shards that have finished."""
+        return tallies.merged_short_cells(shard.counts.get("short_cells", ()) for shard in self.shards)
 
     def student_file(self, name: str) -> str:
         return f"{layout.student_folder(self.student or '')}/{name}"
@@ -199,9 +205,7 @@ def _cells(run: _Run) -> Cells | None:
     counts = Counter(
         (row["topic"] or "no topic", row["mood"] or "no mood") for row in run.table("samples.parquet", ("topic", "mood"))
     )
-    missing = {
-        (cell["topic"], cell["mood"]): cell["planned"] - cell["accepted"] for cell in run.statistics.get("short_cells", ())
-    }
+    missing = {(cell["topic"], cell["mood"]): cell["planned"] - cell["accepted"] for cell in run.short_cells}
     known = [*counts, *missing]
     moods = tuple(sorted({mood for _, mood in known}, key=_order_of(run.plan.get("moods", ()))))
     held_out = run.plan.get("held_out_topics", ())
@@ -214,7 +218,7 @@ def _cells(run: _Run) -> Cells | None:
         )
         for topic in {topic for topic, _ in known}
     ]
-    source = f"{_SHARDS}/samples.parquet" + (f", {layout.DATASET}/statistics.json" if missing else "")
+    source = f"{_SHARDS}/samples.parquet" + (f", {_SHARDS}/manifest.json" if missing else "")
     return Cells(moods=moods, rows=tuple(sorted(found, key=lambda row: (row.total, row.topic.lower(), row.topic))), source=source)
 
 
@@ -233,6 +237,7 @@ def _rejects(run: _Run) -> Rejects | None:
         by_reason=tuple(sorted(reasons.items(), key=lambda found: (-found[1], found[0]))),
         accepted=run.count("accepted"),
         short=run.count("short"),
+        short_cells=tallies.shown_cells(run.short_cells, most=20),
         source=f"{_SHARDS}/manifest.json; each try is a row of {_SHARDS}/rejected.parquet",
     )
 

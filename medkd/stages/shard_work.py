@@ -22,6 +22,7 @@ from medkd.stages.sample_steps import Ended, next_step
 from medkd.stages.shard_calls import Answered, Calls, CommitFailed, Committed, Crashed, Event, Events, Failed
 from medkd.stages.shard_ledger import ShardLedger
 from medkd.stages.shard_options import ShardOptions
+from medkd.stages.tallies import short_cells
 from medkd.store import conversations, layout
 from medkd.store.conversations import ImportedRow
 from medkd.store.files import Store
@@ -54,6 +55,7 @@ class ShardWork:
         self._options = options
         self._stop = stop
         self._on_progress = on_progress
+        self._cells_of_run = plan.cells()
         self._imported = _imported_rows(plan, self.indices)
         self._events: Events = queue.SimpleQueue()
         self.ledger = ShardLedger(store, plan, cut, teacher, options, stop, self._events)
@@ -251,6 +253,7 @@ class ShardWork:
             "total": len(self.indices),
             "accepted": accepted,
             "short": len(self.ended) - accepted,
+            "short_cells": short_cells(self.ended.values(), self._cells_of_run),
             "rejected": sum(len(ended.rejected) for ended in self.ended.values()),
             "calls": self._num_calls,
             "calls_resumed": self._resumed_calls,

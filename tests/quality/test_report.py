@@ -153,6 +153,10 @@ def test_held_out_topics_are_marked_and_short_cells_framed(run: Store) -> None:
     assert data.cells
     assert [row.topic for row in data.cells.rows if row.held_out] == ["asthma"]
     assert [sum(row.missing) for row in data.cells.rows if row.topic == "migraine"] == [2]
+    assert data.rejects
+    (shown,) = data.rejects.short_cells
+    assert shown == "migraine / calm: 18 of 20; tries rejected: refused 8"
+    assert shown in Page(render(data)).text
 
 
 def test_scores_against_a_teacher_are_not_called_accuracy(run: Store) -> None:

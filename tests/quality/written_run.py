@@ -22,6 +22,7 @@ from medkd.store.manifests import Manifest
 
 PLAN_HASH = "7f3a9c21" * 8
 STUDENT = "tiny-t5"
+_SHORT_CELL = {"topic": "migraine", "mood": "calm", "planned": 4, "accepted": 2, "reasons": {"refused": 8}, "of_run": 20}
 REASONS = ("ungrounded", "bad_value", "wrong_shape", "not_json", "too_short", "refused")
 
 
@@ -46,7 +47,7 @@ def write_run(store: Store, *, num_samples: int, topics: list[str], moods: list[
     manifests.write(store, layout.PLAN_MANIFEST, Manifest(stage="plan", plan_hash=PLAN_HASH, config_hash="", files=()))
     for shard in range(num_shards):
         _write_shard(store, shard, rows[shard::num_shards], chance)
-    provenance = {"short": 1, "rejected": 9, "short_cells": [{"topic": topics[1], "mood": moods[0], "planned": 4, "accepted": 2}]}
+    provenance = {"short": 1, "rejected": 9, "short_cells": [_SHORT_CELL]}
     write_data_set(store, PLAN_HASH, PATIENT_RECORD, rows, (topics[0],), {}, provenance)
 
 
@@ -125,6 +126,7 @@ def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: r
             "short": 0,
             "rejected": len(rejected),
             "rejected_by_reason": reasons,
+            "short_cells": [_SHORT_CELL] if shard == 0 else [],
         },
         money={"spent_usd": 0.0002 * len(calls), "possibly_usd": 0.0004},
     )

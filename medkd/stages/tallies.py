@@ -1,0 +1,124 @@
+"""What samples came to, summed by who and what they are about: cells that fell short, acceptance and cost by group.
+
+A cell is a topic and a mood. A sample is topped up by fresh variations of itself, so a cell ends with exactly the accepted
+samples planned for it, or stands in the table of those that fell short, with the reasons of every try.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medkd.stages.sample_steps import Ended, Row
+
+GROUPS = ("teacher", "topic", "mood")
+_SUMS = ("samples", "accepted", "tries", "cost_usd")
+
+
+Cell = tuple[str, str]
+
+
+def tally(endings: Sequence[Ended], of_run: Mapping[Cell, int]) -> dict[str, Any]:
+    """The tallies of a shard's samples: `short_cells` and `groups`, as its manifest carries them."""
+    return {"short_cells": short_cells(endings, of_run), "groups": _groups(endings)}
+
+
+def short_cells(endings: Iterable[Ended], of_run: Mapping[Cell, int]) -> list[dict[str, Any]]:
+    """Cells of a shard with fewer accepted samples than planned, and why all tries of the missing ones were rejected.
+
+    of_run: samples that the whole run plans of each cell, where that is known; carried along for whoever adds shards up.
+    """
+    planned: Counter[Cell] = Counter()
+    accepted: Counter[Cell] = Counter()
+    reasons: dict[Cell, Counter[str]] = {}
+    for ended in endings:
+        row = _any_row(ended)
+        cell = (row["topic"], row["mood"])
+        planned[cell] += 1
+        if ended.accepted:
+            accepted[cell] += 1
+        else:
+            reasons.setdefault(cell, Counter()).update(rejected["reason"] for rejected in ended.rejected)
+    return [
+        {**_short_cell(cell, planned[cell], accepted[cell], found), "of_run": of_run.get(cell)}
+        for cell, found in sorted(reasons.items())
+    ]
+
+
+def merged_short_cells(tables: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The tables of many shards as one, against what the run plans of each cell or, not known, what those shards do."""
+    missing: Counter[Cell] = Counter()
+    planned: Counter[Cell] = Counter()
+    of_run: dict[Cell, int] = {}
+    reasons: dict[Cell, Counter[str]] = {}
+    for table in tables:
+        for row in table:
+            cell = (row["topic"], row["mood"])
+            planned[cell] += row["planned"]
+            if row["of_run"] is not None:
+                of_run[cell] = row["of_run"]
+            missing[cell] += row["planned"] - row["accepted"]
+            reasons.setdefault(cell, Counter()).update(row["reasons"])
+    totals = {**planned, **of_run}
+    return [_short_cell(cell, totals[cell], totals[cell] - missing[cell], found) for cell, found in sorted(reasons.items())]
+
+
+def merged_groups(tables: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Acceptance and cost by teacher, topic and mood over many shards, with what follows from the sums.
+
+    acceptance: accepted rows of all tries. cost_per_accepted_usd: what rejected tries cost is in it; None without any row.
+    """
+    sums: dict[str, dict[str, Counter[str]]] = {group: {} for group in GROUPS}
+    for table in tables:
+        for group in GROUPS:
+            for name, found in table.get(group, {}).items():
+                sums[group].setdefault(name, Counter()).update({key: found[key] for key in _SUMS})
+    return {group: {name: _with_shares(found) for name, found in sorted(sums[group].items())} for group in GROUPS}
+
+
+def _with_shares(found: Mapping[str, Any]) -> dict[str, Any]:
+    accepted, tries, cost = found["accepted"], found["tries"], found["cost_usd"]
+    return {
+        **{key: found[key] for key in _SUMS if key != "cost_usd"},
+        "acceptance": round(accepted / tries, 4) if tries else None,
+        "cost_usd": round(cost, 8),
+        "cost_per_accepted_usd": round(cost / accepted, 8) if accepted else None,
+    }
+
+
+def _groups(endings: Iterable[Ended]) -> dict[str, dict[str, dict[str, Any]]]:
+    sums: dict[str, dict[str, Counter[str]]] = {group: {} for group in GROUPS}
+    for ended in endings:
+        tries = [*ended.rejected, *([ended.accepted] if ended.accepted else [])]
+        one = {
+            "samples": 1,
+            "accepted": int(ended.accepted is not None),
+            "tries": len(tries),
+            "cost_usd": sum(row["cost_usd"] for row in tries),
+        }
+        for group in GROUPS:
+            sums[group].setdefault(tries[0][group], Counter()).update(one)
+    return {group: {name: dict(found) for name, found in sorted(sums[group].items())} for group in GROUPS}
+
+
+def _short_cell(cell: Cell, planned: int, accepted: int, reasons: Counter[str]) -> dict[str, Any]:
+    by_count = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    return {"topic": cell[0], "mood": cell[1], "planned": planned, "accepted": accepted, "reasons": dict(by_count)}
+
+
+def _any_row(ended: Ended) -> Row:
+    return ended.accepted or ended.rejected[0]
+
+
+def shown_cells(cells: Sequence[Mapping[str, Any]], most: int = 8) -> tuple[str, ...]:
+    """Short cells in words, the largest gaps first; what exceeds `most` is one line more."""
+    ordered = sorted(cells, key=lambda cell: (cell["accepted"] - cell["planned"], cell["topic"], cell["mood"]))
+    rest = len(ordered) - most
+    return (*(_shown_cell(cell) for cell in ordered[:most]), *([f"and {rest:,} cells more"] if rest > 0 else []))
+
+
+def _shown_cell(cell: Mapping[str, Any]) -> str:
+    why = ", ".join(f"{reason} {count}" for reason, count in cell["reasons"].items())
+    return f"{cell['topic']} / {cell['mood']}: {cell['accepted']:,} of {cell['planned']:,}; tries rejected: {why}"
