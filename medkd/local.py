@@ -27,6 +27,7 @@ from medkd.stages.prepare import tokens_manifest_path
 from medkd.stages.sequence import STAGES, Action, Phase, next_action
 from medkd.store import layout
 from medkd.store.files import LocalStore, MemoryStore, Store
+from medkd.student.hub import copied_weights, is_hub_model
 
 # A shard or trainer that was killed or left to be retried is started again this often, as on a cluster.
 MAX_RESTARTS = 6
@@ -102,6 +103,7 @@ class _Stage:
 class _LocalRun:
     def __init__(self, store: Store, student: StudentConfig, options: RunOptions, stop: threading.Event) -> None:
         self.store = store
+        self.student = student
         self.wanted = standing.Wanted(student=options.student, config_hash=config_hash(student))
         self.options = options
         self.stop = stop
@@ -174,6 +176,8 @@ class _LocalRun:
 
     def _stands(self, stage: str) -> bool:
         """Whether the stage's work is there, whole, and of this configuration."""
+        if stage == "plan" and is_hub_model(self.student) and not copied_weights(self.store, self.student):
+            return False
         return not standing.shortfall(self.store, stage, self.wanted)
 
     def _student_path(self, name: str) -> str:

@@ -38,6 +38,7 @@ ADDRESSES = {
     "torch": {"student"},
     "transformers": {"student"},
     "tokenizers": {"student"},
+    "huggingface_hub": {"student"},
     "deepspeed": {"student"},
     "datasketch": {"quality"},
     "kubernetes": {"cluster"},

@@ -90,6 +90,13 @@ def api_key(name: str, teacher: TeacherConfig) -> str | None:
     return key
 
 
+def check_hub_token() -> None:
+    """ConfigError where HF_TOKEN_PATH names a token that is not there: a chart mounts a Secret whether or not it exists."""
+    path = os.environ.get("HF_TOKEN_PATH")
+    if path and not Path(path).is_file() and not os.environ.get("HF_TOKEN"):
+        raise ConfigError(f"hub: no token at {path}; create the Secret that hub.existingSecret names, with the key hub.tokenKey")
+
+
 def generation_settings(configs: ModelConfigs, args: argparse.Namespace) -> config.GenerationSettings:
     """Generation settings with the topics and moods of the flags."""
     settings = configs.generation_settings

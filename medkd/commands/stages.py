@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medkd.commands.settings import (
+    check_hub_token,
     conversation_source,
     generation_settings,
     load_configs,
@@ -30,6 +32,8 @@ from medkd.errors import UsageError
 if TYPE_CHECKING:
     from medkd.config import TeacherConfig
     from medkd.stages.plan import Plan
+    from medkd.store.files import Store
+    from medkd.student.hub import HubModel
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -69,6 +73,8 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     ownership.take(store, args.owner or process_name(), take_over=args.take_over)
     if not args.skip_preflight and planning.asks_teacher(plan):
         planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
+    planning.rehearse(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
+    _copy_weights(args, store, stop)
     cut = planning.publish(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
     shard_zero = len(plan.shard_range(0, cut.num_shards))
     control.create_control(store, control.first_control(plan.total_samples, shard_zero, priced=cut.chunk_usd > 0))
@@ -91,8 +97,33 @@ def preflight(args: argparse.Namespace, stop: threading.Event) -> int:
         planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
         print(f"teacher: {teacher.base_url} knows the key and the model {teacher.model}")
     else:
-        print("teacher: not asked, the conversations bring their records along")
+        print("teacher: not asked, the conversations bring their records along", flush=True)
+    found = wanted_weights(args, store, stop)
+    if found:
+        size = sum(file.bytes for file in found.files.values())
+        print(f"hub: gives {found.name} at {found.commit[:12]}, {len(found.files)} files, {size / 1e9:.2f} GB")
     return 0
+
+
+def _copy_weights(args: argparse.Namespace, store: Store, stop: threading.Event) -> None:
+    """Bring the student's weights from the hub into the store, once; later stages take them from there."""
+    from medkd.student.hub import copy_weights
+
+    found = wanted_weights(args, store, stop)
+    if found:
+        with tempfile.TemporaryDirectory(prefix="medkd-weights-") as scratch:
+            copy_weights(store, load_configs(args).student(args.student), found, Path(scratch), stop)
+
+
+def wanted_weights(args: argparse.Namespace, store: Store, stop: threading.Event) -> HubModel | None:
+    """The student's model on the hub; None where it does not come from there, or lies in the run's store already."""
+    from medkd.student.hub import copied_weights, find_on_hub, is_hub_model
+
+    student = load_configs(args).student(args.student)
+    if not is_hub_model(student) or copied_weights(store, student):
+        return None
+    check_hub_token()
+    return find_on_hub(student, stop)
 
 
 def _planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:

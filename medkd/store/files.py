@@ -128,21 +128,23 @@ class Store:
         for file in self.list_files(folder):
             local = target / Path(file.path).relative_to(folder)
             local.parent.mkdir(parents=True, exist_ok=True)
-            self._get_file(file.path, local)
+            self.download_file(file.path, local)
 
     def upload(self, source: Path, folder: str) -> list[StoredFile]:
         """Copy a local directory's files below a folder, replacing what is there; returns them sorted by path."""
         stored = []
         for local in sorted(path for path in source.rglob("*") if path.is_file()):
             path = f"{folder}/{local.relative_to(source).as_posix()}"
-            self._put_file(local, path)
+            self.upload_file(local, path)
             stored.append(StoredFile(path, local.stat().st_size))
         return stored
 
-    def _get_file(self, path: str, local: Path) -> None:
+    def download_file(self, path: str, local: Path) -> None:
+        """Copy one file to a local path, whose folder is there, without holding it in memory."""
         self._do("read", path, lambda: self.filesystem.get_file(self._full(path), str(local)))
 
-    def _put_file(self, local: Path, path: str) -> None:
+    def upload_file(self, local: Path, path: str) -> None:
+        """Copy a local file into the store, replacing what is there, without holding it in memory."""
         self._do("write", path, lambda: self.filesystem.put_file(str(local), self._full(path)))
 
     def _full(self, path: str) -> str:
@@ -256,7 +258,7 @@ class LocalStore(Store):
             raise
         return target, temporary
 
-    def _put_file(self, local: Path, path: str) -> None:
+    def upload_file(self, local: Path, path: str) -> None:
         self._replace(path, local)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from medkd.errors import ConfigError, InputError
@@ -45,6 +47,17 @@ class Manifest:
 def entry(path: str, data: bytes, rows: int | None = None) -> FileEntry:
     """The manifest entry of a file with these bytes."""
     return FileEntry(path, len(data), sha256_hex(data), rows)
+
+
+def entry_of_file(path: str, local: Path) -> FileEntry:
+    """The manifest entry of a local file's content, which need not fit into memory."""
+    return FileEntry(path, local.stat().st_size, _file_sha256(local))
+
+
+def check_file(file: FileEntry, local: Path) -> None:
+    """InputError where a local copy of a manifest's file is not what the manifest says."""
+    if local.stat().st_size != file.bytes or _file_sha256(local) != file.sha256:
+        raise InputError(f"{file.path}: differs from its manifest ({local.stat().st_size} bytes, expected {file.bytes})")
 
 
 def write(store: Store, path: str, manifest: Manifest) -> None:
@@ -100,3 +113,8 @@ def missing_files(store: Store, manifest: Manifest, folder: str) -> list[str]:
     """Paths that the manifest names but one listing of `folder` lacks or shows with another size."""
     sizes = {file.path: file.bytes for file in store.list_files(folder)}
     return [file.path for file in manifest.files if file.path.startswith(folder) and sizes.get(file.path) != file.bytes]
+
+
+def _file_sha256(local: Path) -> str:
+    with local.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError
-from medkd.store import layout
 from medkd.store.files import Store, open_store
+from medkd.student.hub import copied_weights, fetch_copy
 
 T = TypeVar("T")
 
@@ -36,12 +36,12 @@ class Source:
 
 def find_source(store: Store, student: StudentConfig, scratch: Path) -> Source:
     """The student's pretrained files, copied below `scratch` where they are in a store. The run's own copy comes first."""
-    copied = layout.weights_folder(student.model_name, student.revision)
     target = scratch / "weights"
     if target.exists():
         return Source(str(target), None)
-    if store.list_files(copied):
-        store.download(copied, target)
+    copied = copied_weights(store, student)
+    if copied:
+        fetch_copy(store, copied, student, target)
         return Source(str(target), None)
     if "://" in student.model_name:
         open_store(student.model_name).download("", target)

@@ -164,5 +164,20 @@ def test_keys_are_mounted_only_where_they_are_used(major: int) -> None:
         stage: {mount["name"] for mount in container(items, stage)["volumeMounts"]} & {"teacher-key", "hub-token"}
         for stage in (*names.STAGES, names.DRIVER)
     }
-    both, hub = {"teacher-key", "hub-token"}, {"hub-token"}
-    assert mounted == {"plan": both, "generate": {"teacher-key"}, "prepare": hub, "train": hub, "evaluate": hub, "driver": set()}
+    assert mounted.pop("plan") == {"teacher-key", "hub-token"}
+    assert mounted.pop("generate") == {"teacher-key"}
+    assert not any(mounted.values())
+
+
+def test_only_stage_plan_asks_the_hub(major: int) -> None:
+    items = render(major, "hub.existingSecret=hub", "hub.endpoint=https://mirror", "caBundle.existingConfigMap=trust")
+    plan = variables(items, "plan")
+    assert plan["HF_TOKEN_PATH"] == "/var/run/medkd/hub/HF_TOKEN"
+    assert plan["HF_ENDPOINT"] == "https://mirror"
+    assert plan["SSL_CERT_FILE"] == "/etc/medkd-ca/ca.crt"
+    assert "HF_HUB_OFFLINE" not in plan
+    for stage in ("prepare", "train", "evaluate"):
+        later = variables(items, stage)
+        assert later["HF_HUB_OFFLINE"] == "1"
+        assert not {"HF_TOKEN_PATH", "HF_ENDPOINT"} & later.keys()
+    assert variables(render(major, "hub.offline=true"), "plan")["HF_HUB_OFFLINE"] == "1"

@@ -10,6 +10,7 @@ import pytest
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError
 from medkd.records import PATIENT_RECORD
+from medkd.store import manifests
 from medkd.store.files import Store, open_store
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.tokens import build_tokenizer, tokenise
@@ -127,7 +128,10 @@ def test_a_pretrained_model_is_a_student_from_a_local_folder_and_from_the_runs_o
     local = StudentConfig(model_name=str(folder))
     copied = StudentConfig(model_name="org/name", revision="abc")
     run = open_store(str(tmp_path / "run"))
-    run.upload(folder, "weights/org/name@abc")
+    files = [file.path for file in run.upload(folder, "weights/org/name@abc")]
+    entries = tuple(manifests.entry(path, run.read(path)) for path in files)
+    whole = manifests.Manifest(stage="weights", plan_hash="", config_hash="", files=entries)
+    manifests.write(run, "weights/org/name@abc/manifest.json", whole)
     for number, student in enumerate((local, copied)):
         scratch = tmp_path / f"scratch-{number}"
         found = build_tokenizer(run, student, rows(), PATIENT_RECORD, scratch)

@@ -158,9 +158,11 @@ volumes:
 {{- with $values.hub.endpoint }}
 - {name: HF_ENDPOINT, value: {{ . | quote }}}
 {{- end }}
-{{- if $values.hub.offline }}
-- {name: HF_HUB_OFFLINE, value: "1"}
+# One plain stream a file: no cache of chunks on the scratch volume, and proxy and certificates hold.
+- {name: HF_HUB_DISABLE_XET, value: "1"}
 {{- end }}
+{{- if or $values.hub.offline (not .hub) }}
+- {name: HF_HUB_OFFLINE, value: "1"}
 {{- end }}
 {{- end }}
 
