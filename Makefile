@@ -11,7 +11,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm -i --network none --read-only --tmpfs /tmp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -50,6 +50,9 @@ test-cluster: $(READY) ## tests on the cluster of KUBECONFIG (tests/cluster/tool
 	$(BIN)/pytest -m 'cluster and not chaos' $(TESTS)
 
 test-all: test test-torch test-chaos ## every test that one machine can run
+
+bench-quality: $(READY) ## measure what guards the data: duplicates and leaks at a million rows
+	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

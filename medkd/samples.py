@@ -71,9 +71,30 @@ def data_set_hash(rows: Iterable[dict[str, str]]) -> str:
 
     Independent of shard count, row order, store and everything that was paid or timed.
     """
-    keys = ("sample_id", "topic", "mood", "instruction", "input", "output")
-    lines = sorted(canonical_json([row[key] for key in keys]) for row in rows)
-    return sha256_hex("\n".join(lines))
+    return sha256_hex("\n".join(sorted(_line(row) for row in rows)))
+
+
+class DataSetHasher:
+    """`data_set_hash` of rows that come one by one, in the order of their sample ids."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._last = ""
+
+    def add(self, row: dict[str, Any]) -> None:
+        """One more row; ValueError where its id is not above the last one's."""
+        line = _line(row)
+        if line <= self._last:
+            raise ValueError(f"sample {row['sample_id']} does not come after the row before it")
+        self._hash.update(f"{chr(10) if self._last else ''}{line}".encode("utf-8", "surrogatepass"))
+        self._last = line
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _line(row: dict[str, Any]) -> str:
+    return canonical_json([row[key] for key in ("sample_id", "topic", "mood", "instruction", "input", "output")])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,12 +58,12 @@ def test_generation_needs_nothing_of_training() -> None:
 
 def test_the_driver_needs_no_tables() -> None:
     # They would double the memory of a pod that lives as long as the run.
-    run_without([*TRAINING, "pyarrow", "datasketch", "jinja2"], importing(["medkd.driver", "medkd.cluster.runs"]))
+    run_without([*TRAINING, "pyarrow", "numpy", "jinja2"], importing(["medkd.driver", "medkd.cluster.runs"]))
 
 
 def test_the_command_line_says_its_help_where_only_the_base_is_installed() -> None:
     program = "import sys; from medkd.commands import main; sys.argv = ['medkd', '--help']; main()"
-    assert "generate" in run_without([*TRAINING, *GENERATION, "s3fs", "datasketch"], program)
+    assert "generate" in run_without([*TRAINING, *GENERATION, "s3fs", "numpy"], program)
 
 
 def test_prepare_and_the_student_rooms_it_uses_need_no_torch() -> None:
@@ -79,7 +79,7 @@ def test_the_stages_of_training_need_nothing_of_generation() -> None:
 def test_every_student_room_needs_nothing_of_generation() -> None:
     programs = {"medkd.student.torchrun", "medkd.student.compile_ops"}
     modules = [module for module in modules_of(medkd.student) if module not in programs]
-    run_without([*GENERATION, "datasketch"], importing(modules))
+    run_without(GENERATION, importing(modules))
 
 
 def test_the_base_needs_pydantic_only() -> None:

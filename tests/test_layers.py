@@ -40,7 +40,6 @@ ADDRESSES = {
     "tokenizers": {"student"},
     "huggingface_hub": {"student"},
     "deepspeed": {"student"},
-    "datasketch": {"quality"},
     "kubernetes": {"cluster"},
 }
 

@@ -222,7 +222,8 @@ def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.records import PATIENT_RECORD
     from medkd.samples import sha256_hex
     from medkd.stages import jsonl
-    from medkd.stages.prepare import read_splits, write_data_set, write_tokens
+    from medkd.stages.prepare import TRAINED_ON, stream_splits, write_data_set, write_tokens
+    from medkd.stages.sources import RowsInMemory
     from medkd.store import layout, manifests
 
     if not args.output_dir:
@@ -236,8 +237,8 @@ def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
     manifest = manifests.read(store, layout.DATASET_MANIFEST)
     if manifest is None or manifest.plan_hash != data_hash:
         inputs = {str(args.train_data): data_hash}
-        manifest = write_data_set(store, data_hash, PATIENT_RECORD, rows, (), inputs, {"rejected": len(bad)})
-    write_tokens(store, args.student, student, read_splits(store, manifest), PATIENT_RECORD, manifest)
+        manifest = write_data_set(store, data_hash, PATIENT_RECORD, RowsInMemory(rows), (), inputs, {"rejected": len(bad)})
+    write_tokens(store, args.student, student, stream_splits(store, manifest, TRAINED_ON), PATIENT_RECORD, manifest)
     code = _launch(args, stop)
     if code:
         return code

@@ -7,17 +7,24 @@ card and statistics, then tokenises it for one student. A data set that stands i
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medkd.config import StudentConfig, config_hash
 from medkd.errors import InputError
-from medkd.quality.duplicates import Duplicate, find_duplicates
-from medkd.quality.splits import split_of
-from medkd.records import NOT_PROVIDED, RecordSchema
-from medkd.samples import conversation_sha256, data_set_hash, sha256_hex
+from medkd.quality.card import data_set_card
+from medkd.quality.duplicates import DuplicateFinder
+from medkd.quality.splits import Split, split_of
+from medkd.quality.statistics import Statistics
+from medkd.records import RecordSchema
+from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
 from medkd.stages import gaps, standing
 from medkd.stages.plan import Plan, load_plan
+from medkd.stages.sources import Shards, Source, Union, files_of
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 from medkd.store.manifests import FileEntry, Manifest
@@ -27,8 +34,10 @@ from medkd.telemetry import event
 Row = dict[str, Any]
 Splits = dict[str, list[Row]]
 
-# Rows of one Parquet file: some 100 MB in memory for conversations of usual length.
+# Rows of one Parquet file: some 20 MB compressed for conversations of usual length.
 ROWS_PER_FILE = 50_000
+_ROWS_BETWEEN_EVENTS = 100_000
+TRAINED_ON = ("sample_id", "input", "output")
 
 
 def prepare(store: Store, student_name: str, student: StudentConfig) -> Manifest:
@@ -38,9 +47,8 @@ def prepare(store: Store, student_name: str, student: StudentConfig) -> Manifest
     manifest.
     """
     manifest = manifests.read(store, layout.DATASET_MANIFEST) or build_data_set(store)
-    splits = read_splits(store, manifest)
     plan, _ = load_plan(store)
-    write_tokens(store, student_name, student, splits, plan.schema, manifest)
+    write_tokens(store, student_name, student, stream_splits(store, manifest, TRAINED_ON), plan.schema, manifest)
     return manifest
 
 
@@ -55,74 +63,144 @@ def build_data_set(store: Store) -> Manifest:
     for shard in shards:
         if shard.plan_hash != plan.hash:
             raise InputError(f"{store.url}: shard {shard.shard} was generated for another plan; generate it again")
-    accepted = [row for shard in shards for row in tables.read(store, _named(shard, "samples.parquet"))]
-    event("shards verified", shards=len(shards), missing=len(missing), accepted=len(accepted))
+    accepted = Shards(store, shards)
+    num_accepted = sum(shard.counts["accepted"] for shard in shards)
+    event("shards found", shards=len(shards), missing=len(missing), accepted=num_accepted)
     inputs = {file.path: file.sha256 for shard in shards for file in shard.files}
     generated = {
         "short": sum(shard.counts["short"] for shard in shards),
         "rejected": sum(shard.counts["rejected"] for shard in shards),
         "missing_shards": missing,
         "missing_samples": sum(len(plan.shard_range(shard, cut.num_shards)) for shard in missing),
+        "short_cells": _short_cells(plan, accepted),
     }
-    short_cells = _short_cells(plan, {row["sample_id"] for row in accepted})
-    return write_data_set(
-        store, plan.hash, plan.schema, accepted, plan.held_out_topics, inputs, {**generated, "short_cells": short_cells}
-    )
+    return write_data_set(store, plan.hash, plan.schema, accepted, plan.held_out_topics, inputs, generated)
+
+
+def unite_data_sets(store: Store, runs: Sequence[Store], schema: RecordSchema, held_out_topics: tuple[str, ...]) -> Manifest:
+    """One data set of those of several runs, written under this prefix. In any order of the runs it is the same.
+
+    A test row of one run stays one: splits are a function of the conversation. ConfigError where a run has no data set.
+    """
+    found = [(run, manifests.require(run, layout.DATASET_MANIFEST, "prepare")) for run in runs]
+    hashes = sorted(manifest.counts["data_set_hash"] for _, manifest in found)
+    provenance = {
+        "runs": [
+            {"data_set_hash": manifest.counts["data_set_hash"], "rows": sum(manifest.counts[split] for split in layout.SPLITS)}
+            for _, manifest in sorted(found, key=lambda run: str(run[1].counts["data_set_hash"]))
+        ]
+    }
+    inputs = {f"{run.url}/{layout.DATASET_MANIFEST}": manifest.counts["data_set_hash"] for run, manifest in found}
+    return write_data_set(store, sha256_hex(",".join(hashes)), schema, Union(found), held_out_topics, inputs, provenance)
 
 
 def write_data_set(
     store: Store,
     plan_hash: str,
     schema: RecordSchema,
-    accepted: list[Row],
+    accepted: Source,
     held_out_topics: tuple[str, ...],
     inputs: dict[str, str],
     provenance: dict[str, Any],
 ) -> Manifest:
-    """Drop duplicates, split and write; the manifest last. `accepted` rows have `tables.SAMPLE_COLUMNS`."""
-    if not accepted:
-        raise InputError(f"{store.url}: no accepted sample; look at the reasons in {layout.GENERATE}/*/rejected.parquet")
-    duplicates = find_duplicates((row["sample_id"], row["input"]) for row in accepted)
-    dropped = {duplicate.sample_id for duplicate in duplicates}
-    kept = sorted((row for row in accepted if row["sample_id"] not in dropped), key=lambda row: row["sample_id"])
-    splits = _split(kept, held_out_topics)
-    files = [file for split in layout.SPLITS for file in _write_split(store, split, splits[split])]
-    files.append(
-        tables.write(
-            store, f"{layout.DATASET}/rejected.parquet", [_duplicate_row(found) for found in duplicates], tables.DUPLICATE_COLUMNS
-        )
-    )
-    statistics = {
-        **_statistics(splits, schema),
+    """Drop duplicates, split and write; the manifest last. `accepted` rows have `tables.SAMPLE_COLUMNS`.
+
+    The rows are read twice and are never all in memory; some 800 bytes a row lie on this machine's disk meanwhile.
+    """
+    left_out, duplicates = _find_duplicates(store, accepted, held_out_topics)
+    writers = {split: _part_writer(store, split) for split in layout.SPLITS}
+    statistics, hasher = Statistics(schema), DataSetHasher()
+    for number, row in enumerate(accepted.rows()):
+        if number not in left_out:
+            identity, split, held_out = _split(row, held_out_topics)
+            hasher.add(row)
+            statistics.add(row, split, held_out)
+            writers[split].add({**row, "conversation_sha256": identity, "held_out_topic": held_out})
+    files = [file for split in layout.SPLITS for file in writers[split].close()]
+    files.append(tables.write(store, f"{layout.DATASET}/rejected.parquet", duplicates, tables.DUPLICATE_COLUMNS))
+    summary = {
+        **statistics.summary(),
         **provenance,
-        "duplicates": dict(Counter(duplicate.reason for duplicate in duplicates)),
-        "data_set_hash": data_set_hash(kept),
+        "duplicates": dict(sorted(Counter(row["reason"] for row in duplicates).items())),
+        "data_set_hash": hasher.hexdigest(),
         "plan_hash": plan_hash,
     }
     files.append(
-        _write_text(store, f"{layout.DATASET}/statistics.json", json.dumps(statistics, indent=1, ensure_ascii=False) + "\n")
+        _write_text(store, f"{layout.DATASET}/statistics.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     )
-    files.append(_write_text(store, f"{layout.DATASET}/README.md", _card(kept, statistics)))
-    counts = {split: len(splits[split]) for split in layout.SPLITS}
+    files.append(_write_text(store, f"{layout.DATASET}/README.md", data_set_card(summary)))
+    counts = {**summary["rows"], "duplicates": len(duplicates)}
     manifest = Manifest(
         stage="prepare",
         plan_hash=plan_hash,
         config_hash=sha256_hex(",".join(held_out_topics)),
         inputs=inputs,
         files=tuple(files),
-        counts={**counts, "duplicates": len(duplicates), "data_set_hash": statistics["data_set_hash"]},
+        counts={**counts, "data_set_hash": summary["data_set_hash"]},
     )
     manifests.write(store, layout.DATASET_MANIFEST, manifest)
-    event("data set written", **counts, duplicates=len(duplicates), data_set_hash=statistics["data_set_hash"][:12])
+    event("data set written", **counts, data_set_hash=summary["data_set_hash"][:12])
     return manifest
+
+
+def _find_duplicates(store: Store, accepted: Source, held_out_topics: tuple[str, ...]) -> tuple[set[int], list[Row]]:
+    """Numbers of the rows to leave out, and the table that says why."""
+    ids: dict[int, str] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        finder = DuplicateFinder(Path(scratch))
+        last, number = "", -1
+        for number, row in enumerate(accepted.rows(("sample_id", "topic", "input"))):
+            if row["sample_id"] <= last:
+                raise InputError(f"{store.url}: sample {row['sample_id']} follows {last}; samples must come in the order of ids")
+            last = row["sample_id"]
+            identity, split, _ = _split(row, held_out_topics)
+            finder.add(row["input"], identity, split)
+            if number and number % _ROWS_BETWEEN_EVENTS == 0:
+                event("looking for duplicates", rows=number)
+        if number < 0:
+            raise InputError(f"{store.url}: no accepted sample; look at the reasons in {layout.GENERATE}/*/rejected.parquet")
+        found = finder.find()
+    if found:
+        wanted = {place for one in found for place in (one.row, one.kept_row)}
+        ids = {number: row["sample_id"] for number, row in enumerate(accepted.rows(("sample_id",))) if number in wanted}
+    rows = [
+        {
+            "sample_id": ids[one.row],
+            "reason": one.reason,
+            "kept_sample_id": ids[one.kept_row],
+            "similarity": one.similarity,
+        }
+        for one in found
+    ]
+    return {one.row for one in found}, rows
+
+
+@dataclass(frozen=True)
+class SplitRows(Collection[Row]):
+    """The rows of one split, read anew at each pass and never all in memory."""
+
+    store: Store
+    files: tuple[FileEntry, ...]
+    columns: tuple[str, ...]
+
+    def __iter__(self) -> Iterator[Row]:
+        return tables.stream(self.store, self.files, self.columns)
+
+    def __len__(self) -> int:
+        return sum(file.rows or 0 for file in self.files)
+
+    def __contains__(self, row: object) -> bool:
+        return any(row == one for one in self)
+
+
+def stream_splits(store: Store, manifest: Manifest, columns: tuple[str, ...]) -> dict[str, SplitRows]:
+    """The data set's rows by split, verified against its manifest at each pass."""
+    return {split: SplitRows(store, tuple(files_of(manifest, split)), columns) for split in layout.SPLITS}
 
 
 def read_splits(store: Store, manifest: Manifest) -> Splits:
     """The data set's rows by split, verified against its manifest."""
-    return {
-        split: tables.read(store, [file for file in manifest.files if file.path.startswith(f"{layout.DATASET}/{split}-")])
-        for split in layout.SPLITS
-    }
+    return {split: tables.read(store, files_of(manifest, split)) for split in layout.SPLITS}
 
 
 def tokens_manifest_path(student_name: str) -> str:
@@ -130,7 +208,12 @@ def tokens_manifest_path(student_name: str) -> str:
 
 
 def write_tokens(
-    store: Store, student_name: str, student: StudentConfig, splits: Splits, schema: RecordSchema, data_set: Manifest
+    store: Store,
+    student_name: str,
+    student: StudentConfig,
+    splits: Mapping[str, Collection[Row]],
+    schema: RecordSchema,
+    data_set: Manifest,
 ) -> Manifest:
     """Tokenise the data set for a student, unless that was done with this configuration for this data set."""
     path = tokens_manifest_path(student_name)
@@ -152,26 +235,14 @@ def write_tokens(
     return manifest
 
 
-def _named(manifest: Manifest, name: str) -> list[FileEntry]:
-    return [file for file in manifest.files if file.path.endswith(f"/{name}")]
+def _split(row: Row, held_out_topics: tuple[str, ...]) -> tuple[str, Split, bool]:
+    """The identity of the row's conversation, its split, and whether its topic is only tested on."""
+    identity = conversation_sha256(row["input"])
+    return identity, split_of(identity, row["topic"], held_out_topics), row["topic"] in held_out_topics
 
 
-def _split(rows: list[Row], held_out_topics: tuple[str, ...]) -> Splits:
-    splits: Splits = {split: [] for split in layout.SPLITS}
-    for row in rows:
-        identity = conversation_sha256(row["input"])
-        held_out = row["topic"] in held_out_topics
-        split = split_of(identity, row["topic"], held_out_topics)
-        splits[split].append({**row, "conversation_sha256": identity, "held_out_topic": held_out})
-    return splits
-
-
-def _write_split(store: Store, split: str, rows: list[Row]) -> list[FileEntry]:
-    starts = range(0, max(1, len(rows)), ROWS_PER_FILE)
-    return [
-        tables.write(store, layout.dataset_part(split, number), rows[start : start + ROWS_PER_FILE], tables.DATASET_COLUMNS)
-        for number, start in enumerate(starts)
-    ]
+def _part_writer(store: Store, split: str) -> tables.PartWriter:
+    return tables.PartWriter(store, lambda number: layout.dataset_part(split, number), tables.DATASET_COLUMNS, ROWS_PER_FILE)
 
 
 def _write_text(store: Store, path: str, text: str) -> FileEntry:
@@ -180,83 +251,18 @@ def _write_text(store: Store, path: str, text: str) -> FileEntry:
     return manifests.entry(path, data)
 
 
-def _duplicate_row(found: Duplicate) -> Row:
-    return {
-        "sample_id": found.sample_id,
-        "reason": found.reason,
-        "kept_sample_id": found.kept_sample_id,
-        "similarity": found.similarity,
-    }
-
-
-def _short_cells(plan: Plan, accepted: set[str]) -> list[dict[str, Any]]:
+def _short_cells(plan: Plan, accepted: Source) -> list[dict[str, Any]]:
     """Cells with fewer accepted samples than planned."""
-    planned: Counter[tuple[str, str]] = Counter()
-    got: Counter[tuple[str, str]] = Counter()
-    for index in range(plan.total_samples if plan.source is None else 0):
+    if plan.source:
+        return []
+    got = Counter((row["topic"], row["mood"]) for row in accepted.rows(("topic", "mood")))
+    rounds, rest = divmod(plan.total_samples, plan.num_cells)
+    planned = Counter({(topic, mood): rounds for topic in plan.topics for mood in plan.moods})
+    for index in range(plan.total_samples - rest, plan.total_samples):
         spec = plan.spec(index, 0)
         planned[spec.topic, spec.mood] += 1
-        got[spec.topic, spec.mood] += spec.sample_id in accepted
     return [
         {"topic": cell[0], "mood": cell[1], "planned": planned[cell], "accepted": got[cell]}
         for cell in planned
         if got[cell] < planned[cell]
     ]
-
-
-def _statistics(splits: Splits, schema: RecordSchema) -> dict[str, Any]:
-    rows = [row for split in layout.SPLITS for row in splits[split]]
-    stated: dict[str, int] = defaultdict(int)
-    for row in rows:
-        paths = {path for path, value in schema.values(json.loads(row["output"])) if value != NOT_PROVIDED}
-        for path in paths:
-            stated[path] += 1
-    return {
-        "format": 1,
-        "rows": {split: len(splits[split]) for split in layout.SPLITS},
-        "held_out_topics": sorted({row["topic"] for row in rows if row["held_out_topic"]}),
-        "by_topic": dict(sorted(Counter(row["topic"] for row in rows).items())),
-        "by_mood": dict(sorted(Counter(row["mood"] for row in rows).items())),
-        "by_reference": dict(sorted(Counter(row["reference"] for row in rows).items())),
-        "share_stated": {path: round(stated[path] / len(rows), 4) for path in schema.leaves()},
-        "conversation_characters": _quantiles([len(row["input"]) for row in rows]),
-        "record_characters": _quantiles([len(row["output"]) for row in rows]),
-    }
-
-
-def _quantiles(values: list[int]) -> dict[str, int]:
-    ordered = sorted(values)
-    return {
-        name: ordered[int(share * (len(ordered) - 1))]
-        for name, share in (("min", 0.0), ("p50", 0.5), ("p95", 0.95), ("max", 1.0))
-    }
-
-
-def _card(rows: list[Row], statistics: dict[str, Any]) -> str:
-    """The data set card: YAML header that Hugging Face reads, then provenance and limits in words."""
-    splits = "\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in layout.SPLITS)
-    teachers = ", ".join(sorted({str(row.get("served_model") or row["teacher"]) for row in rows}))
-    counts = ", ".join(f"{count:,} {split}" for split, count in statistics["rows"].items())
-    missing = len(statistics.get("missing_shards", ()))
-    gap = f"- Missing: {missing:,} shards with {statistics['missing_samples']:,} planned samples.\n" if missing else ""
-    return f"""---
-configs:
-- config_name: default
-  data_files:
-{splits}
-task_categories: [text-generation]
-language: [en]
----
-# Doctor-patient conversations and their structured records
-
-{len(rows):,} rows ({counts}); one row is `instruction`, `input` (the conversation) and `output` (the record as JSON).
-
-- Teacher: {teachers}. The terms of the teacher's provider apply to these rows.
-- References: {", ".join(f"{count:,} written by {who}" for who, count in statistics["by_reference"].items())}.
-- Left out: {sum(statistics["duplicates"].values()):,} duplicates; before that {statistics.get("rejected", 0):,} failed a check.
-{gap}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
-- Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
-
-Known limits: generated conversations are not real encounters, records are checked for support by the conversation and not by a
-clinician, and agreement with the teacher is not accuracy. Not for clinical decisions.
-"""

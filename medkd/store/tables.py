@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +13,9 @@ from medkd.store.files import Store
 from medkd.store.manifests import FileEntry, entry, read_verified
 
 Row = dict[str, Any]
+
+_ROWS_IN_MEMORY = 2048
+"""Some 10 MB as Python objects, for conversations of usual length."""
 
 _WHOSE = ("sample_id", "topic", "mood", "source", "source_id", "teacher", "variation", "attempts")
 _TOKEN_COUNTS = [(f"{kind}_tokens", pa.int64()) for kind in ("prompt", "cached", "completion", "reasoning")]
@@ -79,7 +82,12 @@ DATASET_COLUMNS = pa.schema(
 )
 
 DUPLICATE_COLUMNS = pa.schema(
-    [("sample_id", pa.string()), ("reason", pa.string()), ("kept_sample_id", pa.string()), ("similarity", pa.float64())]
+    [
+        ("sample_id", pa.string()),
+        ("reason", pa.string()),  # exact, near, or leak: near to a row that is tested or validated on
+        ("kept_sample_id", pa.string()),
+        ("similarity", pa.float64()),
+    ]
 )
 
 TOKEN_COLUMNS = pa.schema(
@@ -117,13 +125,16 @@ def encode(rows: Sequence[Row], columns: pa.Schema) -> bytes:
     unknown = {name for row in rows for name in row} - set(columns.names)
     if unknown:
         raise KeyError(f"columns not in the schema: {sorted(unknown)}")
-    try:
-        table = pa.Table.from_pylist(list(rows), schema=columns)
-    except UnicodeEncodeError:
-        table = pa.Table.from_pylist([_encodable(row) for row in rows], schema=columns)
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(_table(rows, columns), sink, compression="zstd")
     return sink.getvalue()
+
+
+def _table(rows: Sequence[Row], columns: pa.Schema) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(list(rows), schema=columns)
+    except UnicodeEncodeError:
+        return pa.Table.from_pylist([_encodable(row) for row in rows], schema=columns)
 
 
 def _encodable(value: Any) -> Any:
@@ -152,3 +163,60 @@ def write(store: Store, path: str, rows: Sequence[Row], columns: pa.Schema) -> F
 def read(store: Store, files: Iterable[FileEntry], columns: Sequence[str] | None = None) -> list[Row]:
     """All rows of a manifest's files, in their order; InputError where a file differs from its manifest."""
     return [row for file in files for row in decode(read_verified(store, file), columns)]
+
+
+def stream(store: Store, files: Iterable[FileEntry], columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """As `read`, a few thousand rows in memory at a time beside one file's bytes."""
+    for file in files:
+        parquet = pq.ParquetFile(io.BytesIO(read_verified(store, file)))
+        for batch in parquet.iter_batches(_ROWS_IN_MEMORY, columns=list(columns) if columns else None):
+            yield from batch.to_pylist()
+
+
+class PartWriter:
+    """Writes any number of rows as numbered Parquet files, a few thousand rows in memory at a time beside one file's bytes.
+
+    path_of: the path of part 0, 1, ... rows_per_file: None for a single file. Equal rows give equal bytes, however they come; no
+    rows at all are one empty file.
+    """
+
+    def __init__(self, store: Store, path_of: Callable[[int], str], columns: pa.Schema, rows_per_file: int | None) -> None:
+        self._store, self._path_of, self._columns, self._rows_per_file = store, path_of, columns, rows_per_file
+        self._waiting: list[Row] = []
+        self._files: list[FileEntry] = []
+        self._num_rows = 0
+        self._open()
+
+    def add(self, row: Row) -> None:
+        """One more row; a missing key becomes null."""
+        self._waiting.append(row)
+        if len(self._waiting) == _ROWS_IN_MEMORY:
+            self._flush()
+        if self._num_rows + len(self._waiting) == self._rows_per_file:
+            self._end_file()
+            self._open()
+
+    def close(self) -> list[FileEntry]:
+        """The files that were written."""
+        if self._num_rows or self._waiting or not self._files:
+            self._end_file()
+        return self._files
+
+    def _open(self) -> None:
+        self._sink = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._sink, self._columns, compression="zstd")
+        self._num_rows = 0
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._writer.write_table(_table(self._waiting, self._columns))
+            self._num_rows += len(self._waiting)
+            self._waiting = []
+
+    def _end_file(self) -> None:
+        self._flush()
+        self._writer.close()
+        path, data = self._path_of(len(self._files)), self._sink.getvalue()
+        self._store.replace(path, data)
+        self._files.append(entry(path, data, self._num_rows))
+        self._num_rows = 0

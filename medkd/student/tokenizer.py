@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,7 +151,7 @@ def make_tokenizer(
     """The lossless tokenizer around `tokenizer`, its escapes found for these texts and the tags of the schema."""
     tags = LinearForm(schema).tags
     try:
-        escapes = find_escapes([*texts, *tags, family.separator], lambda text: _round_trip(tokenizer, text))
+        escapes = find_escapes(chain(texts, tags, [family.separator]), lambda text: _round_trip(tokenizer, text))
     except ValueError as error:
         raise ConfigError(f"model_name: {error}; such a tokenizer cannot be trained on") from error
     form = StudentForm(

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import tempfile
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ def tokens_folder(student_name: str) -> str:
 
 
 def prepare_student_tokens(
-    store: Store, student_name: str, student: StudentConfig, splits: Mapping[str, Sequence[Row]], schema: RecordSchema
+    store: Store, student_name: str, student: StudentConfig, splits: Mapping[str, Collection[Row]], schema: RecordSchema
 ) -> tuple[list[FileEntry], dict[str, Any]]:
     """Tokenise the splits' rows (`sample_id`, `input`, `output`) for a student; returns the files written and the counts.
 
@@ -54,12 +56,17 @@ def prepare_student_tokens(
     counts: dict[str, Any] = {}
     statistics: dict[str, Any] = {"format": 1, "splits": {}}
     for split, rows in splits.items():
-        tokens, set_aside = tokenise(tokenizer, rows)
+        lengths, set_aside = _Lengths(), Counter[str]()
+        writer = tables.PartWriter(store, f"{folder}/{split}-{{:05d}}.parquet".format, tables.TOKEN_COLUMNS, None)
+        for row in tokenise(tokenizer, rows, set_aside):
+            lengths.add(row)
+            if split in TRAINED_ON:
+                writer.add(row)
         if split in TRAINED_ON:
-            files.append(tables.write(store, f"{folder}/{split}-00000.parquet", tokens, tables.TOKEN_COLUMNS))
-        counts[split] = len(tokens)
+            files += writer.close()
+        counts[split] = len(lengths)
         counts[f"{split}_set_aside"] = sum(set_aside.values())
-        statistics["splits"][split] = {"rows": len(tokens), "set_aside": dict(set_aside), **_lengths(tokens)}
+        statistics["splits"][split] = {"rows": len(lengths), "set_aside": dict(set_aside), **lengths.quantiles()}
     if not counts["train"]:
         raise InputError(f"student {student_name}: no training sample fits max_length {student.max_length}; raise it")
     path, data = f"{folder}/statistics.json", (json.dumps(statistics, indent=1) + "\n").encode()
@@ -68,12 +75,12 @@ def prepare_student_tokens(
 
 
 def build_tokenizer(
-    store: Store, student: StudentConfig, rows: Sequence[Row], schema: RecordSchema, scratch: Path
+    store: Store, student: StudentConfig, rows: Iterable[Row], schema: RecordSchema, scratch: Path
 ) -> StudentTokenizer:
     """The student's tokenizer: its own, or for a student built from sizes one trained on these rows."""
     from transformers import AutoConfig, AutoTokenizer
 
-    texts = [text for row in rows for text in _texts(row, schema)]
+    texts = _Texts(rows, schema)
     if student.architecture:
         tags = [*LinearForm(schema).tags, SEPARATOR]
         raw = train_tokenizer(texts, tags=tags, vocabulary=student.architecture.vocabulary)
@@ -96,41 +103,54 @@ def new_config(student: StudentConfig, architecture: Architecture, tokenizer: An
     )
 
 
-def tokenise(tokenizer: StudentTokenizer, rows: Sequence[Row]) -> tuple[list[Row], Counter[str]]:
-    """Token rows of those samples that fit, and how many do not, by reason."""
-    tokens: list[Row] = []
-    set_aside: Counter[str] = Counter()
+def tokenise(tokenizer: StudentTokenizer, rows: Iterable[Row], set_aside: Counter[str]) -> Iterator[Row]:
+    """Token rows of those samples that fit; those that do not are counted in `set_aside`, by reason."""
     for row in rows:
         try:
             example = tokenizer.example(row["input"], json.loads(row["output"]))
         except DoesNotFitError as problem:
             set_aside[problem.reason] += 1
             continue
-        tokens.append(
-            {
-                "sample_id": row["sample_id"],
-                "window": 0,
-                "input_ids": example.input_ids,
-                "labels": example.labels,
-                "length": len(example.input_ids),
-            }
-        )
-    return tokens, set_aside
+        yield {
+            "sample_id": row["sample_id"],
+            "window": 0,
+            "input_ids": example.input_ids,
+            "labels": example.labels,
+            "length": len(example.input_ids),
+        }
 
 
-def _texts(row: Row, schema: RecordSchema) -> Iterator[str]:
-    """The conversation, and each value as it stands after its tag: what the tokenizer has to say."""
-    yield row["input"]
-    for _, value in schema.values(json.loads(row["output"])):
-        yield f" {value}"
+@dataclass(frozen=True)
+class _Texts:
+    """What the tokenizer has to say: the conversations, and each value as it stands after its tag. Read anew at each pass."""
+
+    rows: Iterable[Row]
+    schema: RecordSchema
+
+    def __iter__(self) -> Iterator[str]:
+        for row in self.rows:
+            yield row["input"]
+            for _, value in self.schema.values(json.loads(row["output"])):
+                yield f" {value}"
 
 
-def _lengths(tokens: list[Row]) -> dict[str, dict[str, int]]:
-    """Tokens of the whole input and of the answer."""
-    answers = [sum(label >= 0 for label in row["labels"]) for row in tokens]
-    return {"input_tokens": _quantiles([row["length"] for row in tokens]), "answer_tokens": _quantiles(answers)}
+class _Lengths:
+    """Tokens of the whole input and of the answer, row by row."""
+
+    def __init__(self) -> None:
+        self._inputs, self._answers = array("I"), array("I")
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def add(self, row: Row) -> None:
+        self._inputs.append(row["length"])
+        self._answers.append(sum(label >= 0 for label in row["labels"]))
+
+    def quantiles(self) -> dict[str, dict[str, int]]:
+        return {"input_tokens": _quantiles(self._inputs), "answer_tokens": _quantiles(self._answers)}
 
 
-def _quantiles(values: list[int]) -> dict[str, int]:
+def _quantiles(values: Sequence[int]) -> dict[str, int]:
     ordered = sorted(values) or [0]
     return {name: ordered[int(share * (len(ordered) - 1))] for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))}

@@ -16,6 +16,7 @@ from medkd.samples import INSTRUCTION, sample_id
 from medkd.simulator.dialogue import speak
 from medkd.simulator.encounters import Case, draw_facts
 from medkd.stages.prepare import write_data_set
+from medkd.stages.sources import RowsInMemory
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
@@ -48,7 +49,7 @@ def write_run(store: Store, *, num_samples: int, topics: list[str], moods: list[
     for shard in range(num_shards):
         _write_shard(store, shard, rows[shard::num_shards], chance)
     provenance = {"short": 1, "rejected": 9, "short_cells": [_SHORT_CELL]}
-    write_data_set(store, PLAN_HASH, PATIENT_RECORD, rows, (topics[0],), {}, provenance)
+    write_data_set(store, PLAN_HASH, PATIENT_RECORD, RowsInMemory(rows), (topics[0],), {}, provenance)
 
 
 def write_student(store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +11,11 @@ import pytest
 from medkd.errors import ConfigError, InputError
 from medkd.quality.splits import split_of
 from medkd.records import PATIENT_RECORD
+from medkd.samples import INSTRUCTION, DataSetHasher, conversation_sha256, data_set_hash, sample_id
 from medkd.simulator.server import Server
 from medkd.stages import gaps, jsonl
-from medkd.stages.prepare import build_data_set, read_splits, write_data_set
+from medkd.stages.prepare import build_data_set, read_splits, unite_data_sets, write_data_set
+from medkd.stages.sources import RowsInMemory
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store, open_store
 from tests.generation import Worker, planned, simulated, start_simulator
@@ -134,11 +136,96 @@ def test_a_lost_shard_is_gone_on_without_only_where_that_is_recorded_and_is_coun
     assert gaps.recorded(store) == frozenset()
 
 
+def test_the_hash_of_rows_that_stream_is_the_hash_of_all_rows(server: Server) -> None:
+    store = generated(open_store("memory://hashes"), server, 3)
+    manifest = build_data_set(store)
+    rows = [row for split in read_splits(store, manifest).values() for row in split]
+    assert data_set_hash(rows) == manifest.counts["data_set_hash"]
+    hasher = DataSetHasher()
+    hasher.add(rows[1])
+    with pytest.raises(ValueError, match="does not come after"):
+        hasher.add(rows[0])
+
+
+def test_the_balance_of_cells_is_counted(server: Server) -> None:
+    store = generated(open_store("memory://balance"), server, 1)
+    manifest = build_data_set(store)
+    statistics = json.loads(store.read(f"{layout.DATASET}/statistics.json"))
+    cells = {(cell["topic"], cell["mood"]): cell for cell in statistics["by_cell"]}
+    assert len(cells) == statistics["balance"]["cells"] == 6
+    rows = read_splits(store, manifest)
+    for split in layout.SPLITS:
+        for topic, mood in cells:
+            found = sum((row["topic"], row["mood"]) == (topic, mood) for row in rows[split])
+            assert cells[topic, mood][split] == found
+    assert statistics["balance"]["smallest"] == min(sum(cell[split] for split in layout.SPLITS) for cell in cells.values())
+
+
+def test_the_data_sets_of_several_runs_unite_without_leaks_in_any_order(server: Server, tmp_path: Path) -> None:
+    runs = [open_store(str(tmp_path / name)) for name in ("one", "two", "three")]
+    for seed, run in enumerate(runs):
+        build_data_set(generated(run, server, 2, seed=seed))
+    orders = {"memory://union": runs, "memory://union-turned": runs[::-1]}
+    parts = [unite_data_sets(open_store(url), chosen, PATIENT_RECORD, ()) for url, chosen in orders.items()]
+    assert parts[0].counts == parts[1].counts
+    union = open_store("memory://union")
+    splits = read_splits(union, parts[0])
+    rows = [row for split in splits.values() for row in split]
+    assert len({row["sample_id"] for row in rows}) == len(rows) == 3 * SAMPLES - parts[0].counts["duplicates"]
+    hashes = [manifests.require(run, layout.DATASET_MANIFEST, "prepare").counts["data_set_hash"] for run in runs]
+    assert {row["sample_id"][:9] for row in rows} == {f"{found[:8]}-" for found in hashes}
+    before = {row["conversation_sha256"]: split for run in runs for split, rows in all_splits(run) for row in rows}
+    assert all(before[row["conversation_sha256"]] == split for split, rows in splits.items() for row in rows)
+    assert "United from the data sets of 3 runs" in union.read(f"{layout.DATASET}/README.md").decode()
+    with pytest.raises(InputError, match="hold the same data set"):
+        unite_data_sets(union, [runs[0], runs[0]], PATIENT_RECORD, ())
+
+
+def all_splits(run: Store) -> Iterable[tuple[str, list[dict[str, object]]]]:
+    return read_splits(run, manifests.require(run, layout.DATASET_MANIFEST, "prepare")).items()
+
+
+def test_a_training_row_that_says_what_a_test_row_says_is_left_out() -> None:
+    rows = [sample(index, " ".join(f"word{index}x{place}" for place in range(90))) for index in range(60)]
+    split = {row["sample_id"]: split_of(conversation_sha256(row["input"]), "gout", ()) for row in rows}
+    tested = next(row for row in rows if split[row["sample_id"]] == "test")
+    leak = next(
+        row
+        for tail in range(100)
+        if split_of(conversation_sha256((row := sample(99, f"{tested['input']} tail{tail}"))["input"]), "gout", ()) == "train"
+    )
+    store = open_store("memory://leak")
+    manifest = write_data_set(store, "0" * 64, PATIENT_RECORD, RowsInMemory([*rows, leak]), (), {}, {})
+    (left_out,) = tables.decode(store.read(f"{layout.DATASET}/rejected.parquet"))
+    assert (left_out["sample_id"], left_out["kept_sample_id"], left_out["reason"]) == (
+        leak["sample_id"],
+        tested["sample_id"],
+        "leak",
+    )
+    assert manifest.counts["duplicates"] == 1
+    assert "and 1 rows that say what a row of a later split says" in store.read(f"{layout.DATASET}/README.md").decode()
+
+
+def sample(index: int, conversation: str) -> dict[str, object]:
+    return {
+        "sample_id": sample_id(index),
+        "topic": "gout",
+        "mood": "calm",
+        "instruction": INSTRUCTION,
+        "input": conversation,
+        "output": PATIENT_RECORD.canonical(PATIENT_RECORD.empty()),
+        "reference": "teacher",
+        "teacher": "nobody",
+    }
+
+
 def test_rows_of_a_foreign_file_become_a_data_set(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "rows.jsonl"
     jsonl.write(jsonl.accepted_rows(generated(open_store("memory://foreign-source"), server, 1)), target)
     target.write_text(target.read_text() + '{"input": 3}\n')
     rows, bad = jsonl.read(target, PATIENT_RECORD)
     assert [row.line for row in bad] == [SAMPLES + 1]
-    manifest = write_data_set(open_store("memory://foreign"), "0" * 64, PATIENT_RECORD, rows, (), {}, {"rejected": len(bad)})
+    manifest = write_data_set(
+        open_store("memory://foreign"), "0" * 64, PATIENT_RECORD, RowsInMemory(rows), (), {}, {"rejected": len(bad)}
+    )
     assert sum(manifest.counts[split] for split in layout.SPLITS) + manifest.counts["duplicates"] == SAMPLES

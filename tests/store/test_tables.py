@@ -68,3 +68,30 @@ def test_tables_are_read_in_the_order_of_their_entries_and_only_as_they_were_wri
     store.replace("part-1.parquet", tables.encode([{"sample_id": "9"}], COLUMNS))
     with pytest.raises(InputError, match=r"part-1\.parquet: differs from its manifest"):
         tables.read(store, entries)
+
+
+def test_parts_hold_so_many_rows_and_do_not_depend_on_how_they_came(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_ROWS_IN_MEMORY", 4)
+    rows = [{"sample_id": str(number), "turns": [number]} for number in range(25)]
+    writer = tables.PartWriter(store, "part-{}.parquet".format, COLUMNS, 10)
+    for row in rows:
+        writer.add(row)
+    files = writer.close()
+    assert [(file.path, file.rows) for file in files] == [("part-0.parquet", 10), ("part-1.parquet", 10), ("part-2.parquet", 5)]
+    assert [row["sample_id"] for row in tables.stream(store, files, ["sample_id"])] == [row["sample_id"] for row in rows]
+    assert list(tables.stream(store, files)) == tables.read(store, files)
+
+
+@pytest.mark.parametrize("rows", [0, 3, 6])
+def test_there_is_one_empty_part_where_there_are_no_rows_and_none_after_a_full_one(store: Store, rows: int) -> None:
+    writer = tables.PartWriter(store, "part-{}.parquet".format, COLUMNS, 3)
+    for number in range(rows):
+        writer.add({"sample_id": str(number)})
+    assert [file.rows for file in writer.close()] == ([3] * (rows // 3) or [0])
+
+
+def test_a_stream_names_a_file_that_differs_from_its_manifest(store: Store) -> None:
+    entry = tables.write(store, "rows.parquet", [{"sample_id": "1"}], COLUMNS)
+    store.replace("rows.parquet", b"torn")
+    with pytest.raises(InputError, match="differs from its manifest"):
+        list(tables.stream(store, [entry]))

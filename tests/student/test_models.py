@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_the_loss_is_what_the_model_itself_says_one_row_at_a_time(family: str) -
     student = tiny_student(family)
     tokenizer = tokenizer_of(student)
     model = make_model(store(), student, tokenizer, scratch=Path("unused"), seed=1, dtype=torch.float32).eval()
-    tokens, _ = tokenise(tokenizer, rows())
+    tokens = list(tokenise(tokenizer, rows(), Counter()))
     start = getattr(model.config, "decoder_start_token_id", None)
     batch = collate(tokens, tokenizer.family, pad=tokenizer.pad, start=start)
     expected = 0.0
