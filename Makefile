@@ -11,7 +11,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm -i --network none --read-only --tmpfs /tmp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -53,6 +53,9 @@ test-all: test test-torch test-chaos ## every test that one machine can run
 
 bench-quality: $(READY) ## measure what guards the data: duplicates and leaks at a million rows
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
+
+bench-teacher: $(READY) ## every fault of a teacher, 200 samples each, in both protocols; rewrites tests/benchmarks/fault_menu.md
+	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -195,7 +195,10 @@ class _Variation:
                     break
                 request, enlarged = prompts.enlarged(request), True
             else:
-                request = prompts.repaired(first, text, detail or f"the answer could not be used ({reason})")
+                shown = detail or f"the answer could not be used ({reason})"
+                again = prompts.repaired(first, text, shown)
+                # The same wrong answer twice: asked the same a third time, a teacher would hardly say anything else.
+                request = again if again != request else prompts.repaired(request, text, shown)
         raise _Rejection(reason, detail)
 
     def _reply(self, step: str, repair: int, request: prompts.Request) -> Entry:

@@ -1,0 +1,298 @@
+"""Every fault of the simulated teacher, one by one, in both protocols: does a shard end as it should, and what did it cost?
+
+    python -m tests.benchmarks.fault_menu [--samples 200] [--only FAULT] [--write tests/benchmarks/fault_menu.md]
+
+A fault that a client can get past strikes some calls and the shard has to end complete. One that ends the run strikes from
+some call on; the shard has to stop with the right exit code and message, and to end complete once the trouble is over.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+from medkd import config
+from medkd.config import TeacherConfig
+from medkd.errors import ConfigError, MedkdError, RefusedError, UnreachableError
+from medkd.simulator.faults import FAULTS, LOST
+from medkd.simulator.refusals import REFUSALS
+from medkd.simulator.server import Server, SimulatorOptions
+from medkd.simulator.spoilers import RECORD_SPOILERS
+from medkd.stages.generate import ShardOptions, generate
+from medkd.store import tables
+from medkd.store.files import Store, open_store
+from medkd.store.manifests import Manifest
+from medkd.teacher.client import TeacherClient
+from tests.generation import planned
+
+KEY = "sk-menu-0123456789abcdef"
+CONCURRENCY = 16
+BUDGET_USD = 100.0
+USD_PER_TOKEN = 1e-6
+GRACE_SECONDS = 0.4
+"""Half of the shortest wait that a fault orders: what arrives later than this had time to read the order."""
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "openai": {"protocol": "openai", "auth": "bearer", "structured_output": "json_schema"},
+    "anthropic": {
+        "protocol": "anthropic",
+        "auth": "x-api-key",
+        "protocol_version": "2023-06-01",
+        "structured_output": "output_config",
+    },
+}
+_MONEY, _KEY, _MODEL = "money or spending limit", "does not accept the API key", "does not serve this model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """One fault of the menu."""
+
+    fault: str
+    spec: str
+    stops: type[MedkdError] | None = None
+    """The error that a shard has to stop with; None: it has to end complete."""
+    says: str = ""
+    """What its message has to say."""
+    deadline_seconds: int = 60
+    unreachable_seconds: float = 600
+
+
+def courses() -> Iterator[Course]:
+    """The whole menu, each fault at least once."""
+    for fault in sorted(FAULTS):
+        refusal = REFUSALS.get(fault)
+        if fault in _STOPS:
+            error, says = _STOPS[fault]
+            yield Course(fault=fault, spec=f"{fault}@12-", stops=error, says=says)
+        elif fault in ("hang", "blank_lines_forever", "dripping_headers"):
+            yield Course(fault=fault, spec=f"{fault}@5,{fault}@17-18", deadline_seconds=5)
+        elif refusal is not None and refusal.wait_seconds:
+            yield Course(fault=fault, spec=f"{fault}@3,{fault}@12-15,{fault}@30")
+        elif refusal is not None or fault in LOST:
+            yield Course(fault=fault, spec=f"{fault}@7,{fault}:0.1")
+        else:
+            yield Course(fault=fault, spec=f"{fault}:{0.3 if fault in RECORD_SPOILERS else 0.2}")
+    lasting = {"http_500": "calls failed in a row|no answer for", "rate_limit_none": "no answer for", "loading": "no answer for"}
+    for fault, says in lasting.items():
+        yield Course(fault=fault, spec=f"{fault}@12-", stops=UnreachableError, says=says, unreachable_seconds=4)
+    yield Course(fault="html_403", spec="html_403@12-", stops=RefusedError, says="may not use it")
+    yield Course(fault="prompt_echoed", spec="prompt_echoed@1-", stops=ConfigError, says="does not take a request like this")
+
+
+_STOPS: dict[str, tuple[type[MedkdError], str]] = {
+    **{fault: (RefusedError, _MONEY) for fault, refusal in REFUSALS.items() if refusal.ends},
+    **dict.fromkeys(("bad_key", "key_echoed", "governor"), (RefusedError, _KEY)),
+    **dict.fromkeys(("dead_model", "decommissioned"), (ConfigError, _MODEL)),
+    "forbidden": (RefusedError, "may not use it"),
+    "unsupported_value": (ConfigError, "does not take a request like this"),
+    "not_to_retry": (RefusedError, "a limit of the account is reached"),
+    "redirect": (ConfigError, "it cannot be called like this"),
+    "rate_limit_long": (RefusedError, "raise its limit or run again later"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one course, as both sides' books tell it."""
+
+    fault: str
+    protocol: str
+    spec: str
+    ended: str
+    """`complete`, or the exit code of the stop and that it was complete later."""
+    message: str
+    struck: int
+    accepted: int
+    short: int
+    lost: int
+    duplicated: int
+    paid_twice: int
+    after_end: int
+    during_wait: int
+    calls: int
+    billed_usd: float
+    spent_usd: float
+    possibly_usd: float
+
+    @property
+    def problems(self) -> list[str]:
+        found = [
+            f"{name} {getattr(self, name)}" for name in ("lost", "duplicated", "paid_twice", "after_end", "during_wait", "short")
+        ]
+        found = [problem for problem in found if not problem.endswith(" 0")]
+        if not self.struck:
+            found.append("the fault never struck")
+        if not self.spent_usd - 1e-9 <= self.billed_usd <= self.spent_usd + self.possibly_usd + 1e-9:
+            found.append(f"billed {self.billed_usd:.6f}, spent {self.spent_usd:.6f}, possibly {self.possibly_usd:.6f}")
+        return found
+
+
+def teacher_at(server: Server, protocol: str, **changes: Any) -> TeacherConfig:
+    """The simulated teacher in one protocol, with a price and a key."""
+    fields = config.load(None).teacher("simulator").model_dump()
+    dollars = USD_PER_TOKEN * 1e6
+    own = {
+        "base_url": f"{server.url}/v1",
+        "api_key_env": "MENU_KEY",
+        "takes_seed": protocol == "openai",
+        "prices": {"input": dollars, "output": dollars},
+        "limits": {"max_concurrency": CONCURRENCY},
+    }
+    return TeacherConfig.model_validate({**fields, **PROTOCOLS[protocol], **own, **changes})
+
+
+def run_shard(
+    store: Store, teacher: TeacherConfig, *, shard: int = 0, max_park_seconds: float = 3600, unreachable_seconds: float = 600
+) -> Manifest:
+    """One process's work on a shard, in this process."""
+    stop = threading.Event()
+    client = TeacherClient(
+        teacher, api_key=KEY, stop=stop, max_park_seconds=max_park_seconds, unreachable_seconds=unreachable_seconds
+    )
+    options = ShardOptions(shard=shard, writer=uuid.uuid4().hex, concurrency=CONCURRENCY, budget_usd=BUDGET_USD)
+    try:
+        return generate(store, teacher, client, options, stop=stop)
+    finally:
+        client.close()
+
+
+def serve(course: Course, protocol: str, samples: int, folder: Path, *, seed: int = 1) -> Outcome:
+    """Run one course of `samples` samples under `folder`; AssertionError where a shard does not stop as it should."""
+    options = SimulatorOptions(port=0, api_key=KEY, faults=course.spec, seed=seed, grace_seconds=GRACE_SECONDS)
+    with Server(options) as server:
+        store = open_store(str(folder))
+        teacher = teacher_at(server, protocol, call_deadline_seconds=course.deadline_seconds)
+        planned(store, teacher, samples=samples, seed=seed, budget_usd=BUDGET_USD)
+        ended, message = "complete", ""
+        if course.stops is not None:
+            message = _stopped(course, store, teacher)
+            ended = f"stopped with {course.stops.exit_code}, then complete"
+            set_faults(server, "")
+        manifest = run_shard(store, teacher)
+        stats: Any = server.counters.stats()
+    ids = [row["sample_id"] for row in tables.read(store, manifest.files[:1])]
+    ended_ids = {*ids, *(row["sample_id"] for row in tables.read(store, manifest.files[1:2]))}
+    return Outcome(
+        fault=course.fault,
+        protocol=protocol,
+        spec=course.spec,
+        ended=ended,
+        message=message,
+        struck=stats["faults"].get(course.fault, 0),
+        accepted=manifest.counts["accepted"],
+        short=manifest.counts["short"],
+        lost=samples - len(ended_ids),
+        duplicated=len(ids) - len(set(ids)),
+        paid_twice=stats["billed_after_a_good_answer"],
+        after_end=stats["calls_after_end"],
+        during_wait=stats["calls_during_wait"],
+        calls=stats["requests"],
+        billed_usd=(stats["billed_prompt_tokens"] + stats["billed_completion_tokens"]) * USD_PER_TOKEN,
+        spent_usd=manifest.money["spent_usd"],
+        possibly_usd=manifest.money["possibly_usd"],
+    )
+
+
+def _stopped(course: Course, store: Store, teacher: TeacherConfig) -> str:
+    """The message that the shard stopped with."""
+    assert course.stops is not None
+    try:
+        run_shard(store, teacher, unreachable_seconds=course.unreachable_seconds)
+    except MedkdError as error:
+        right = type(error) is course.stops and any(piece in str(error) for piece in course.says.split("|"))
+        assert right, f"{course.fault}: expected {course.stops.__name__} {course.says!r}, got {error!r}"
+        return str(error)
+    raise AssertionError(f"{course.fault}: expected {course.stops.__name__}, but the shard ended complete")
+
+
+def set_faults(server: Server, spec: str) -> None:
+    """Let other faults strike from now on; what was ordered before is over, as after a top-up or a restart."""
+    with urlopen(Request(f"{server.url}/faults", data=spec.encode(), method="PUT"), timeout=60):
+        server.counters.begin_anew()
+
+
+COLUMNS = ("accepted", "lost", "duplicated", "paid_twice", "after_end", "during_wait", "calls")
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """A Markdown table."""
+    head = (
+        "fault",
+        "protocol",
+        "when",
+        "struck",
+        "the shard",
+        *(name.replace("_", " ") for name in COLUMNS),
+        "spent",
+        "possibly",
+        "billed",
+    )
+    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for outcome in outcomes:
+        row = (
+            f"`{outcome.fault}`",
+            outcome.protocol,
+            f"`{outcome.spec.replace(outcome.fault, '')}`",
+            outcome.struck,
+            outcome.ended,
+            *(getattr(outcome, name) for name in COLUMNS),
+            *(f"{dollars:.4f}" for dollars in (outcome.spent_usd, outcome.possibly_usd, outcome.billed_usd)),
+        )
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, default=200)
+    parser.add_argument("--only", help="one fault")
+    parser.add_argument("--write", type=Path, help="Markdown file that gets the table")
+    args = parser.parse_args()
+    outcomes, wrong, began = [], 0, time.monotonic()
+    wanted = [course for course in courses() if args.only in (None, course.fault)]
+    for course in wanted:
+        for protocol in PROTOCOLS:
+            with tempfile.TemporaryDirectory() as folder:
+                outcome = serve(course, protocol, args.samples, Path(folder))
+            outcomes.append(outcome)
+            wrong += bool(outcome.problems)
+            print(
+                f"{time.monotonic() - began:6.0f} s  {course.spec}  {protocol}: {outcome.ended}  {outcome.problems}", flush=True
+            )
+    print(table(outcomes))
+    if args.write:
+        args.write.write_text(_page(outcomes, args.samples, time.monotonic() - began), "utf-8")
+    print(f"{len(outcomes)} shards, {wrong} with problems", file=sys.stderr)
+    return int(wrong > 0)
+
+
+def _page(outcomes: list[Outcome], samples: int, seconds: float) -> str:
+    machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
+    return f"""# The fault menu
+
+Written by `make bench-teacher` on {time.strftime("%Y-%m-%d")}: {machine}, shared with other work;
+{len(outcomes)} shards of {samples} samples, {CONCURRENCY} calls in flight, {seconds:.0f} s in all.
+Each row is one shard against the simulated teacher with one fault.
+
+*when*: `:0.1` a tenth of the calls; `@12-` from the 12th call on; no mark: those calls alone. *lost*, *duplicated*: samples.
+*paid twice*: completions billed for a call that had been answered in full before. *after end*, *during wait*: calls that
+came after a terminal error or during an ordered wait, beyond {GRACE_SECONDS} s in which they may have been under way.
+Money in dollars at one dollar a million tokens: *billed* is the teacher's book, *spent* and *possibly* are the shard's.
+
+{table(outcomes)}
+"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
