@@ -172,6 +172,11 @@ class StudentConfig(_Strict):
     gradient_checkpointing: bool = False
     checkpoint_every_steps: Positive = 200
     keep_checkpoints: Positive = 2
+    best_by: Literal["field_f1", "loss", "last"] = "field_f1"
+    """Which epoch's weights become the student: by the field F1 of its answers to `validation_samples` conversations of the
+    validation split, by the loss on that split, or the last."""
+    validation_samples: int = Field(default=32, ge=0)
+    """Conversations that the student answers after each epoch; 0: `best_by` is then the loss."""
     too_long: Literal["set_aside"] = "set_aside"
     """What happens to samples longer than `max_length`: left out of training, counted, scored as an abstention."""
 

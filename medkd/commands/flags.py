@@ -159,6 +159,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-data", "--train_data", help="JSON lines file instead of a run's data set")
     parser.add_argument("--output-dir", "--output_dir", help="with --train_data: folder for the trained model")
     parser.add_argument("--evaluate", action="store_true", help="with --train_data: score the model afterwards")
+    parser.add_argument(
+        "--grace-seconds",
+        type=_positive,
+        default=100,
+        help="seconds that ranks told to stop have before they are killed; a checkpoint is saved if the last one took less",
+    )
     _add_gold(parser)
 
 

@@ -251,8 +251,12 @@ def _launch(args: argparse.Namespace, stop: threading.Event) -> int:
     """Start the ranks on this machine or, told by PET_* variables, this machine's part of a gang."""
     from medkd.student.launch import launch_training
 
-    flags = repeat_flags(args, "config", "prefix", "storage_options", "log", "log_level", "student", "num_epochs")
-    return launch_training(["train", *flags], ranks=args.ranks, environment=dict(os.environ), stop=stop)
+    flags = repeat_flags(
+        args, "config", "prefix", "storage_options", "log", "log_level", "student", "num_epochs", "grace_seconds"
+    )
+    return launch_training(
+        ["train", *flags], ranks=args.ranks, environment=dict(os.environ), stop=stop, grace_seconds=args.grace_seconds
+    )
 
 
 def _train_rank(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -262,7 +266,8 @@ def _train_rank(args: argparse.Namespace, stop: threading.Event) -> int:
     ranks = ranks_of(os.environ)
     with report_exit(ranks):
         store = open_prefix(args, stop)
-        train(store, student_name=args.student, student=student_of(args), ranks=ranks, stop=stop)
+        student = student_of(args)
+        train(store, student_name=args.student, student=student, ranks=ranks, stop=stop, grace_seconds=args.grace_seconds)
     return 0
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from medkd.config import StudentConfig, config_hash
 from medkd.errors import ConfigError
+from medkd.quality.scores import score
+from medkd.records import PATIENT_RECORD, Record
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
@@ -24,9 +27,18 @@ def train_manifest_path(student_name: str) -> str:
 
 
 def train(
-    store: Store, *, student_name: str, student: StudentConfig, ranks: Ranks, stop: threading.Event, seed: int = 0
+    store: Store,
+    *,
+    student_name: str,
+    student: StudentConfig,
+    ranks: Ranks,
+    stop: threading.Event,
+    seed: int = 0,
+    grace_seconds: float = 100.0,
 ) -> Manifest:
     """Train a student, or go on where its newest checkpoint left off; does nothing where it is complete.
+
+    grace_seconds: from `stop` to being killed; a checkpoint is saved if it fits in.
 
     Raises ConfigError where the tokens are missing or of another configuration, InputError where a file differs from its
     manifest, StoppedError where `stop` was set or another rank was lost.
@@ -48,6 +60,8 @@ def train(
         data_set_hash=tokens.inputs[layout.DATASET_MANIFEST],
         seed=seed,
         folder=train_folder(student_name),
+        score=_field_f1,
+        grace_seconds=grace_seconds,
     )
     with session.joined(ranks) as device:
         trained = session.train_student(store, job, ranks, device, stop)
@@ -63,7 +77,8 @@ def train(
                 "steps": trained.position.step,
                 "documents_seen": trained.position.documents_seen,
                 "ranks": ranks.world_size,
-                "validation_loss": trained.validation_loss,
+                "validation_loss": trained.measured and trained.measured.loss,
+                "validation_field_f1": trained.measured and trained.measured.field_f1,
             },
         )
         if ranks.rank == 0:
@@ -71,6 +86,11 @@ def train(
             session.delete_checkpoints(store, student_name)
         session.barrier()
     return manifest
+
+
+def _field_f1(compared: Sequence[tuple[Record, Record | None]]) -> float:
+    """Micro-F1 over all fields; an answer that is no record claims nothing."""
+    return score([(gold, found, found is not None, found is not None) for gold, found in compared], PATIENT_RECORD).micro.f1
 
 
 def _rows(store: Store, tokens: Manifest, split: str) -> list[dict[str, Any]]:

@@ -1,18 +1,20 @@
-"""Checkpoints of a training in the store: every rank writes its part, `LATEST` comes last.
+"""Checkpoints of a training in the store: every rank stores its part while training goes on, `LATEST` comes last.
 
 Under a student's folder:
     students/<name>/checkpoints/step-000200/   state.json, DeepSpeed's files, one random state a rank
     students/<name>/checkpoints/LATEST         the name of the newest whole checkpoint
+
+A save copies the states to host memory, which is all that training waits for. A thread of each rank then stores the copy; once
+all ranks have said (with the loss, at the end of a step) that theirs is stored, rank 0 writes `state.json` and `LATEST` and
+deletes old checkpoints. What is not named by `LATEST` or before it does not exist.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import time
-from dataclasses import asdict, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -20,40 +22,97 @@ import torch.distributed as dist
 
 from medkd.errors import ConfigError
 from medkd.store import layout
-from medkd.store.files import Store
-from medkd.student.engine import Position
+from medkd.store.files import Store, StoredFile
+from medkd.student.background import Background
+from medkd.student.position import Position
 from medkd.student.ranks import Ranks
+from medkd.student.snapshots import take_snapshot
 from medkd.telemetry import event
 
-_RANK_OF_FILE = re.compile(r"(?:zero_pp_rank|random)_(\d+)")
+
+@dataclass
+class _Saving:
+    """A checkpoint on its way to the store."""
+
+    tag: str
+    state: dict[str, Any]
+    started: float
+    held_up: float
+    """Seconds that training waited for the copy."""
+    publishing: bool = False
 
 
 class Checkpoints:
     """The checkpoints of one student on these ranks. All methods are called on all ranks together."""
 
     def __init__(self, store: Store, student_name: str, ranks: Ranks, *, keep: int, identity: dict[str, Any]) -> None:
-        """identity: what must be equal for a checkpoint to be resumed (world size, ZeRO stage, tokens, ...)."""
+        """identity: what must be equal for a checkpoint to be resumed (world size, recipe, tokens, ...)."""
         self._store, self._ranks, self._keep = store, ranks, keep
         self._folder = checkpoints_folder(student_name)
         self._scratch = ranks.folder / "checkpoints"
         self._identity = identity
+        self._background = Background()
+        self._saving: _Saving | None = None
+        self.saved_step = 0
+        """Of the newest whole checkpoint."""
+        self.save_seconds: float | None = None
+        """What the last save took until it was whole, on rank 0; None before the first."""
 
     def save(self, engine: Any, position: Position) -> None:
-        """Store the whole state of training at this position."""
+        """Begin to store the whole state of training at this position; waits for the save before this one."""
+        self.finish()
         started, tag = time.monotonic(), f"step-{position.step:06d}"
-        engine.save_checkpoint(str(self._scratch), tag=tag, save_latest=False)
-        local = self._scratch / tag
-        torch.save(_random_state(), local / f"random_{self._ranks.rank:05d}.pt")
-        self._upload_mine(local, tag)
-        dist.barrier()
+        files = take_snapshot(engine, self._scratch, self._ranks.rank)
+        files[f"random_{self._ranks.rank:05d}.pt"] = _random_state()
+        state = {"format": 1, **asdict(position), **self._identity}
+        self._saving = _Saving(tag, state, started, time.monotonic() - started)
+        self._background.start(lambda: self._upload(files, tag))
+
+    def stored(self) -> bool:
+        """Whether this rank's part of the checkpoint being saved is in the store. Raises what kept it from there."""
+        return self._background.done() and self._saving is not None
+
+    def ranks_stored(self, count: int) -> None:
+        """Be told how many ranks have stored their part: when all have, the checkpoint becomes visible."""
+        saving = self._saving
+        if saving is None or saving.publishing or count < self._ranks.world_size:
+            return
+        saving.publishing = True
         if self._ranks.rank == 0:
-            state = {"format": 1, **asdict(position), **self._identity}
-            self._store.replace(f"{self._folder}/{tag}/state.json", (json.dumps(state, indent=1) + "\n").encode())
-            self._store.replace(f"{self._folder}/LATEST", f"{tag}\n".encode())
-            self._forget_old()
-            event("checkpoint saved", step=position.step, seconds=round(time.monotonic() - started, 2))
-        if self._ranks.local_rank == 0:
-            shutil.rmtree(local)
+            self._background.start(lambda: self._publish(saving))
+        else:
+            self._saved(saving)
+
+    def finish(self) -> None:
+        """Wait until the checkpoint being saved, if any, is whole."""
+        saving = self._saving
+        if saving is None:
+            return
+        self._background.wait()
+        dist.barrier()
+        self.ranks_stored(self._ranks.world_size)
+        self._background.wait()
+        dist.barrier()
+        self._saving = None
+
+    def leave(self, engine: Any, position: Position, seconds: float) -> bool:
+        """Save before leaving, as far as that fits into so many seconds; whether this position is saved.
+
+        What was begun is given the time it needs. A save whose like took longer than what is left is not begun.
+        """
+        deadline = time.monotonic() + seconds
+        if self._saving is not None:
+            if not self._all(self._background.wait(max(0.0, deadline - time.monotonic()))):
+                return False
+            self.finish()
+        if self.saved_step == position.step:
+            return True
+        fits = self.save_seconds is None or self.save_seconds <= deadline - time.monotonic()
+        if not self._all(fits or self._ranks.rank != 0):
+            return False
+        self.save(engine, position)
+        self.finish()
+        return True
 
     def resume(self, engine: Any) -> Position:
         """Load the newest checkpoint into the engine; the start where there is none.
@@ -61,10 +120,14 @@ class Checkpoints:
         ConfigError where it belongs to another data set, student or number of ranks.
         """
         tag = self._latest()
+        state = json.loads(self._store.read(f"{self._folder}/{tag}/state.json")) if tag else {}
+        if tag:
+            self._check(state, tag)
+        if self._ranks.rank == 0:
+            self._clean(tag)
+        dist.barrier()
         if tag is None:
             return Position()
-        state = json.loads(self._store.read(f"{self._folder}/{tag}/state.json"))
-        self._check(state, tag)
         if self._ranks.local_rank == 0:
             self._store.download(f"{self._folder}/{tag}", self._scratch / tag)
         dist.barrier()
@@ -75,7 +138,41 @@ class Checkpoints:
             shutil.rmtree(self._scratch / tag)
         if self._ranks.rank == 0:
             event("training resumed", step=state["step"])
+        self.saved_step, self.save_seconds = state["step"], state.get("save_seconds")
         return Position(**{field.name: state[field.name] for field in fields(Position)})
+
+    def _upload(self, files: dict[str, Any], tag: str) -> None:
+        """Store this rank's files, one after the other: scratch space holds one at a time."""
+        local = self._scratch / f"{tag}-{self._ranks.rank}"
+        while files:
+            name, state = files.popitem()
+            local.mkdir(parents=True)
+            torch.save(state, local / name)
+            del state
+            self._store.upload(local, f"{self._folder}/{tag}")
+            shutil.rmtree(local)
+
+    def _publish(self, saving: _Saving) -> None:
+        seconds = time.monotonic() - saving.started
+        saving.state["save_seconds"] = round(seconds, 3)
+        text = json.dumps(saving.state, indent=1) + "\n"
+        self._store.replace(f"{self._folder}/{saving.tag}/state.json", text.encode())
+        self._store.replace(f"{self._folder}/LATEST", f"{saving.tag}\n".encode())
+        self._saved(saving)
+        event(
+            "checkpoint saved", step=self.saved_step, seconds=round(seconds, 3), training_waited_seconds=round(saving.held_up, 3)
+        )
+        self._forget_old()
+
+    def _saved(self, saving: _Saving) -> None:
+        self.saved_step, self.save_seconds = saving.state["step"], time.monotonic() - saving.started
+
+    def _all(self, mine: bool) -> bool:
+        """Whether all ranks say yes."""
+        device = torch.device("cuda", self._ranks.local_rank) if dist.get_backend() == "nccl" else torch.device("cpu")
+        said = torch.tensor(int(mine), device=device)
+        dist.all_reduce(said, dist.ReduceOp.MIN)
+        return bool(said.item())
 
     def _latest(self) -> str | None:
         try:
@@ -91,23 +188,27 @@ class Checkpoints:
                     f"go on as it was, or delete {self._folder} to start again"
                 )
 
-    def _upload_mine(self, local: Path, tag: str) -> None:
-        """Upload this rank's files; rank 0 also those that belong to no rank."""
-        mine = local.with_name(f"{tag}-{self._ranks.rank}")
-        mine.mkdir()
-        for file in local.iterdir():
-            match = _RANK_OF_FILE.search(file.name)
-            if file.is_file() and (int(match[1]) if match else 0) == self._ranks.rank:
-                file.rename(mine / file.name)
-        self._store.upload(mine, f"{self._folder}/{tag}")
-        shutil.rmtree(mine)
-
     def _forget_old(self) -> None:
-        files = self._store.list_files(self._folder)
-        tags = sorted({file.path.split("/")[-2] for file in files if "/step-" in file.path})
-        for file in files:
-            if file.path.split("/")[-2] in tags[: -self._keep]:
+        """Delete all but the newest checkpoints."""
+        whole = sorted({_tag_of(file.path) for file in self._files() if file.path.endswith("/state.json")})
+        self._delete_all_but(set(whole[-self._keep :]))
+
+    def _clean(self, latest: str | None) -> None:
+        """Delete what saves left that never became whole: training comes by there again, perhaps with fewer ranks."""
+        whole = {_tag_of(file.path) for file in self._files() if file.path.endswith("/state.json")}
+        self._delete_all_but({tag for tag in whole if latest and tag <= latest})
+
+    def _delete_all_but(self, kept: set[str]) -> None:
+        for file in sorted(self._files(), key=lambda file: not file.path.endswith("/state.json")):
+            if _tag_of(file.path) not in kept:
                 self._store.delete(file.path)
+
+    def _files(self) -> list[StoredFile]:
+        return [file for file in self._store.list_files(self._folder) if _tag_of(file.path).startswith("step-")]
+
+
+def _tag_of(path: str) -> str:
+    return path.split("/")[-2]
 
 
 def checkpoints_folder(student_name: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import deepspeed
 import torch
@@ -24,31 +24,23 @@ from torch._C._distributed_c10d import HashStore
 from medkd.config import StudentConfig
 from medkd.errors import StoppedError
 from medkd.student.batches import Batch
+from medkd.student.best import BestWeights
+from medkd.student.checkpoints import Checkpoints
 from medkd.student.families import IGNORED
+from medkd.student.measured import Measured
 from medkd.student.metrics import Metrics
 from medkd.student.models import AnswerLoss, parameter_groups
 from medkd.student.order import Schedule, epoch_steps, learning_rate, micro_batches
+from medkd.student.position import Position
 from medkd.student.ranks import Ranks
+from medkd.student.tokenizer import StudentTokenizer
+from medkd.student.validation import Score, field_f1, mean_loss
 
 Row = dict[str, Any]
 
 # Ranks wait for one another this long: loading and saving a large model must fit, and a lost peer must not hang a node for long.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 LOG_EVERY_STEPS = 10
-
-
-@dataclass
-class Position:
-    """How far training is.
-
-    documents_seen: rows trained on, repeated ones counted. loss_sum, answer_tokens: since the last line of metrics, so that a
-    resumed training writes the same lines.
-    """
-
-    step: int = 0
-    documents_seen: int = 0
-    loss_sum: float = 0.0
-    answer_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +56,10 @@ class TrainingJob:
     seed: int
     folder: str
     """Where metrics.jsonl and progress.json go in the store."""
+    score: Score | None = None
+    """How records that the student writes to validation rows are scored; None: it is not asked to write any."""
+    grace_seconds: float = 100.0
+    """From being told to stop to being killed."""
 
 
 def device_of(ranks: Ranks) -> torch.device:
@@ -147,12 +143,13 @@ class Training:
     collate: Callable[[Sequence[Row]], Batch]
     metrics: Metrics | None
     """On rank 0 alone."""
-    save: Callable[[Position], None]
-    """Called on all ranks every `checkpoint_every_steps`, and before leaving when stopped."""
+    checkpoints: Checkpoints
+    best: BestWeights
+    tokenizer: StudentTokenizer
     stop: threading.Event
     """Set to leave."""
-    validation_loss: float | None = None
-    """Mean over the validation split's answer tokens, in nats; None before the first epoch's end."""
+    measured: Measured | None = None
+    """On the validation split; None before the first epoch's end."""
 
     def __post_init__(self) -> None:
         self._device = torch.device(self.engine.device)
@@ -180,15 +177,17 @@ class Training:
         rate = learning_rate(position.step, self._student, self.schedule.total_steps)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
-        loss_sum, stopping = self._agree(self._forward_backward(rows))
+        started = time.monotonic()
+        loss_sum, stopping, stored = self._agree(self._forward_backward(rows))
+        self.checkpoints.ranks_stored(stored)
         position.loss_sum += loss_sum
         position.answer_tokens += sum(self._answer_tokens[row] for row in rows)
         self._pace.tokens += sum(self._lengths[row] for row in rows)
         if position.step % LOG_EVERY_STEPS == 0 or position.step == self.schedule.total_steps:
             self._log(position, rate)
         if stopping:
-            self._save(position)
-            raise StoppedError(f"training stopped at step {position.step}, which is saved; run it again to go on")
+            # One of the ranks may have been told as early as at the start of this step.
+            self._leave(position, self.job.grace_seconds - (time.monotonic() - started))
         if position.step % self._student.checkpoint_every_steps == 0 and position.step < self.schedule.total_steps:
             self._save(position)
 
@@ -196,7 +195,18 @@ class Training:
         """Save the position, and before that all lines that lead to it: a resumed training does not write them again."""
         if self.metrics:
             self.metrics.write("training")
-        self.save(position)
+        self.checkpoints.save(self.engine, position)
+
+    def _leave(self, position: Position, seconds: float) -> NoReturn:
+        """Save as far as that fits into so many seconds, and raise StoppedError in any case."""
+        if self.metrics:
+            self.metrics.write("stopped")
+        if self.checkpoints.leave(self.engine, position, seconds):
+            raise StoppedError(f"training stopped at step {position.step}, which is saved; run it again to go on")
+        raise StoppedError(
+            f"training stopped at step {position.step}, which is not saved: {seconds:.0f} s were left and the last save took "
+            f"{self.checkpoints.save_seconds or 0:.0f} s; run it again to go on from step {self.checkpoints.saved_step}"
+        )
 
     def _forward_backward(self, rows: Sequence[int]) -> float:
         """One optimizer step; returns this rank's summed loss."""
@@ -213,11 +223,14 @@ class Training:
             total += loss.detach()
         return total.item()
 
-    def _agree(self, loss_sum: float) -> tuple[float, bool]:
-        """The loss of all ranks, and whether one of them was told to stop: all leave at the same step."""
-        said = torch.tensor([loss_sum, float(self.stop.is_set())], dtype=torch.float64, device=self._device)
+    def _agree(self, loss_sum: float) -> tuple[float, bool, int]:
+        """The loss of all ranks, whether one of them was told to stop (all leave at the same step), and how many ranks have
+        stored their part of the checkpoint being saved."""
+        mine = [loss_sum, float(self.stop.is_set()), float(self.checkpoints.stored())]
+        said = torch.tensor(mine, dtype=torch.float64, device=self._device)
         dist.all_reduce(said)
-        return said[0].item(), said[1].item() > 0
+        loss, stopping, stored = said.tolist()
+        return loss, stopping > 0, round(stored)
 
     def _log(self, position: Position, rate: float) -> None:
         loss = round(position.loss_sum / position.answer_tokens, 6)
@@ -231,29 +244,18 @@ class Training:
         return (position.step - 1) // self.schedule.steps_per_epoch + 1
 
     def _validate(self, position: Position) -> None:
-        """Mean loss of an answer token over the validation split."""
+        """Measure on the validation split, and keep the weights if they are the best so far."""
         rows = self.job.validation
         if not rows:
             return
-        order = sorted(range(len(rows)), key=lambda row: rows[row]["length"])
-        size = self._student.batch_size
-        # All ranks run the same number of forwards, as ZeRO-3 gathers parameters together; rows that fill up count nothing.
-        share = -(-len(order) // self.ranks.world_size)
-        mine = order[self.ranks.rank :: self.ranks.world_size]
-        sums = torch.zeros(2, dtype=torch.float64, device=self._device)
-        self.engine.eval()
-        with torch.no_grad():
-            for start in range(0, share, size):
-                part = [rows[row] for row in mine[start : start + size]]
-                batch = self.collate(part or [rows[order[0]]]).to(self._device)
-                loss = self.engine(batch.inputs, batch.labels)
-                if part:
-                    sums += torch.stack([loss.double(), (batch.labels != IGNORED).sum().double()])
-        self.engine.train()
-        dist.all_reduce(sums)
-        self.validation_loss = round((sums[0] / sums[1]).item(), 6)
+        loss = mean_loss(self.engine, rows, self.ranks, self.collate, batch_size=self._student.batch_size)
+        asked = rows[: self._student.validation_samples]
+        score = field_f1(self.engine, asked, self.ranks, self.tokenizer, self.job.score) if asked and self.job.score else None
+        self.measured = Measured(step=position.step, loss=loss, field_f1=score)
         if self.metrics:
-            self.metrics.add(step=position.step, epoch=self._epoch(position), validation_loss=self.validation_loss)
+            numbers = {"validation_loss": loss, **({} if score is None else {"validation_field_f1": score})}
+            self.metrics.add(step=position.step, epoch=self._epoch(position), **numbers)
+        self.best.offer(self.engine, self.measured)
 
 
 class _Pace:

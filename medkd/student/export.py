@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from medkd.config import StudentConfig
+from medkd.student.measured import Measured
 from medkd.student.tokenizer import StudentTokenizer
 
 
@@ -25,8 +26,8 @@ class Lineage:
     steps: int
     ranks: int
     seed: int
-    validation_loss: float | None
-    """Nats per answer token after the last epoch."""
+    measured: Measured | None
+    """These weights on the validation split; None where there is none."""
 
 
 def gather_weights(engine: Any) -> dict[str, Any] | None:
@@ -57,7 +58,7 @@ def _generation_config(model: Any, tokenizer: StudentTokenizer, student: Student
 
 def _card(student: StudentConfig, tokenizer: StudentTokenizer, lineage: Lineage) -> str:
     form = tokenizer.form
-    loss = "not measured" if lineage.validation_loss is None else f"{lineage.validation_loss:.4f} nats an answer token"
+    loss = _measured(lineage.measured)
     base = "random weights of the sizes below" if student.architecture else f"{student.model_name} at {student.revision}"
     return f"""---
 language: [en]
@@ -66,7 +67,7 @@ tags: [medkd, information-extraction]
 # {lineage.student_name}: reads a doctor-patient conversation, writes the patient's record
 
 Started from {base}; trained on {lineage.rows:,} conversations for {lineage.steps:,} steps on {lineage.ranks} ranks.
-Validation loss: {loss}.
+On the validation split: {loss}.
 
     medkd extract --model FOLDER < conversation.txt
 
@@ -86,3 +87,10 @@ It answers in the linear form of the record schema `{form.schema}`, version {for
 
 Known limits: it agrees with its teacher at best, it was trained on generated conversations, and it is not for clinical decisions.
 """
+
+
+def _measured(measured: Measured | None) -> str:
+    if measured is None:
+        return "not measured"
+    score = "" if measured.field_f1 is None else f", field F1 {measured.field_f1:.3f} of the answers it wrote"
+    return f"{measured.loss:.4f} nats an answer token{score}, after step {measured.step:,} (the weights here)"

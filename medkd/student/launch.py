@@ -17,24 +17,32 @@ from medkd.student.ranks import FOLDER_VARIABLE, ranks_of, recorded_exits, repor
 __all__ = ["launch_training", "ranks_of", "report_exit"]
 
 STOPPED = 75
-SAVE_SECONDS = 100
+GRACE_SECONDS = 100
 """Time that ranks told to stop have to save, before they are killed; less than the 120 s that a pod has."""
 # What a person has to mend comes before what a retry mends; "stopped" is also what healthy ranks say when a peer fails.
 _FIRST = (78, 77, 64, 65, 1, 69, STOPPED)
 
 
-def launch_training(arguments: Sequence[str], *, ranks: int | None, environment: Mapping[str, str], stop: threading.Event) -> int:
+def launch_training(
+    arguments: Sequence[str],
+    *,
+    ranks: int | None,
+    environment: Mapping[str, str],
+    stop: threading.Event,
+    grace_seconds: int = GRACE_SECONDS,
+) -> int:
     """Run `python -m medkd ARGUMENTS` as `ranks` processes of this machine; returns the exit code of formats 7.
 
     With `PET_NNODES` in the environment (a pod of several) `torchrun` takes its rendezvous from the PET_ variables, else the
     machine is alone; UnreachableError where the others are not found in time. ranks None: one for each GPU, or one CPU rank.
-    `stop` asks the ranks to save and leave.
+    `stop` asks the ranks to save and leave, and kills those that are still there after `grace_seconds`.
     """
     ranks = ranks or max(1, num_gpus())
     if gang := gang_of(environment):
         meet(gang, stop)
     with tempfile.TemporaryDirectory(prefix="medkd-ranks-") as folder:
-        command = torchrun_command(arguments, ranks=ranks, multi_node="PET_NNODES" in environment)
+        multi_node = "PET_NNODES" in environment
+        command = torchrun_command(arguments, ranks=ranks, multi_node=multi_node, grace_seconds=grace_seconds)
         variables = {**environment, **rank_variables(ranks, Path(folder), environment)}
         # A session of its own: Ctrl-C reaches this process alone, which then stops the ranks in order.
         process = subprocess.Popen(command, env=variables, start_new_session=True)
@@ -42,12 +50,12 @@ def launch_training(arguments: Sequence[str], *, ranks: int | None, environment:
         return exit_code(process.returncode, recorded_exits(Path(folder)), ranks)
 
 
-def torchrun_command(arguments: Sequence[str], *, ranks: int, multi_node: bool) -> list[str]:
+def torchrun_command(arguments: Sequence[str], *, ranks: int, multi_node: bool, grace_seconds: int = GRACE_SECONDS) -> list[str]:
     """The command line that starts the ranks of this machine."""
     alone = [] if multi_node else ["--standalone"]
     torchrun = [sys.executable, "-m", "medkd.student.torchrun", *alone, f"--nproc-per-node={ranks}", "--max-restarts=0"]
     # Behind `--`, torchrun does not take our flags for abbreviations of its own.
-    return [*torchrun, f"--shutdown-timeout={SAVE_SECONDS}", "-m", "--", "medkd", *arguments]
+    return [*torchrun, f"--shutdown-timeout={grace_seconds}", "-m", "--", "medkd", *arguments]
 
 
 def rank_variables(ranks: int, folder: Path, environment: Mapping[str, str]) -> dict[str, str]:

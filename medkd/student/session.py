@@ -19,12 +19,15 @@ from medkd.store import layout, manifests
 from medkd.store.files import Store
 from medkd.store.manifests import FileEntry
 from medkd.student.batches import collate
+from medkd.student.best import BestWeights
 from medkd.student.checkpoints import Checkpoints, delete_checkpoints
-from medkd.student.engine import Position, Training, TrainingJob, device_of, join, make_engine, precision_of
+from medkd.student.engine import Training, TrainingJob, device_of, join, make_engine, precision_of
 from medkd.student.export import Lineage, gather_weights, write_model
+from medkd.student.measured import Measured
 from medkd.student.metrics import Metrics
 from medkd.student.models import make_model
 from medkd.student.order import schedule_of
+from medkd.student.position import Position
 from medkd.student.ranks import Ranks
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.tokens import tokens_folder
@@ -37,7 +40,8 @@ class Trained:
     """How a training ended. files: the model's, on rank 0; empty elsewhere."""
 
     position: Position
-    validation_loss: float | None
+    measured: Measured | None
+    """The exported weights, on the validation split; None where there is none."""
     files: tuple[FileEntry, ...]
 
 
@@ -89,19 +93,17 @@ def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.de
         schedule=schedule,
         collate=partial(collate, family=tokenizer.family, pad=tokenizer.pad, start=start),
         metrics=metrics,
-        save=partial(checkpoints.save, engine),
+        checkpoints=checkpoints,
+        best=BestWeights(store, job.student_name, ranks, student.best_by),
+        tokenizer=tokenizer,
         stop=stop,
     )
-    try:
-        training.run(position)
-    except StoppedError:
-        if metrics:
-            metrics.write("stopped")
-        raise
+    training.run(position)
+    checkpoints.finish()
     files = _upload_model(store, model, gather_weights(engine), tokenizer, training, position)
     if metrics:
         metrics.write("finished")
-    return Trained(position=position, validation_loss=training.validation_loss, files=files)
+    return Trained(position=position, measured=training.best.best or training.measured, files=files)
 
 
 @contextmanager
@@ -133,8 +135,8 @@ def _identity(job: TrainingJob, ranks: Ranks) -> dict[str, Any]:
 def _upload_model(
     store: Store, model: Any, weights: dict[str, Any] | None, tokenizer: StudentTokenizer, training: Training, position: Position
 ) -> tuple[FileEntry, ...]:
-    """Write and upload the model on rank 0; returns its files."""
-    job, ranks = training.job, training.ranks
+    """Write and upload the best weights (`weights` where those of the last step are) on rank 0; returns the files."""
+    job, ranks, best = training.job, training.ranks, training.best
     if ranks.rank != 0 or weights is None:
         return ()
     lineage = Lineage(
@@ -146,10 +148,11 @@ def _upload_model(
         steps=position.step,
         ranks=ranks.world_size,
         seed=job.seed,
-        validation_loss=training.validation_loss,
+        measured=best.best or training.measured,
     )
     local = ranks.folder / "model"
-    write_model(model, weights, tokenizer, job.student, lineage, local)
+    write_model(model, best.weights(position.step) or weights, tokenizer, job.student, lineage, local)
+    best.finish()
     uploaded = store.upload(local, model_folder(job.student_name))
     return tuple(manifests.entry(file.path, (local / Path(file.path).name).read_bytes()) for file in uploaded)
 
