@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +30,15 @@ def _whole_numbers(value: Any) -> Any:
     if isinstance(value, list):
         return [_whole_numbers(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+JsonObject = Annotated[dict[str, Any], AfterValidator(_whole_numbers)]
+ReplyLimitField = Literal["max_tokens", "max_completion_tokens"]
+StructuredOutput = Literal["json_schema", "json_object", "output_config", "tool", "none"]
+_OUTPUTS_OF = {"openai": ("json_schema", "json_object", "none"), "anthropic": ("output_config", "tool", "none")}
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]+")
+# What the client sets itself, and what would carry a key past the secret.
+_RESERVED_HEADERS = ("authorization", "x-api-key", "cookie", "content-type", "content-length", "transfer-encoding", "host")
 
 
 class _Strict(BaseModel):
@@ -63,8 +73,24 @@ class Limits(_Strict):
 
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
+    """Prompts and replies together; for `anthropic` of prompts alone."""
+    output_tokens_per_minute: Positive | None = None
+    """Of replies, where the provider counts them apart."""
     max_concurrency: Positive = 32
     """Calls in flight at most; each shard takes this divided by the shards that run at once."""
+
+
+class ModelTraits(_Strict):
+    """What one model, or all whose names begin alike, takes and costs; null, or written at the teacher: as the teacher says."""
+
+    reply_limit_field: ReplyLimitField | None = None
+    structured_output: StructuredOutput | None = None
+    takes_temperature: bool | None = None
+    """False: the temperature is never sent, for models that refuse it."""
+    takes_seed: bool | None = None
+    thinking: JsonObject = Field(default_factory=dict)
+    """Fields added to each request that say how much to think, for example `{"thinking": {"type": "disabled"}}`."""
+    prices: Prices | None = None
 
 
 class TeacherConfig(_Strict):
@@ -80,14 +106,22 @@ class TeacherConfig(_Strict):
     auth: Literal["bearer", "x-api-key", "none"] = "bearer"
     protocol_version: str | None = None
     """Sent as `anthropic-version`."""
-    reply_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    structured_output: Literal["json_schema", "json_object", "output_config", "tool", "none"] = "json_object"
+    models: dict[str, ModelTraits] = Field(default_factory=dict)
+    """Traits by model; a name ending in `*` covers all that begin like it. All that fit `model` count, closer ones more."""
+    reply_limit_field: ReplyLimitField = "max_tokens"
+    structured_output: StructuredOutput = "json_object"
     """How the extraction asks for JSON; `none`: by the prompt alone."""
     temperature: float | None = Field(default=None, ge=0, le=2)
     """Of conversations; extractions use 0. Null: not sent, for models that refuse it."""
     takes_seed: bool = False
-    extra_body: Annotated[dict[str, Any], AfterValidator(_whole_numbers)] = Field(default_factory=dict)
-    """Fields added to each request as they are, for example `{"thinking": {"type": "disabled"}}`."""
+    extra_body: JsonObject = Field(default_factory=dict)
+    """Fields added to each request as they are, for example `{"service_tier": "flex"}`."""
+    extra_headers: dict[str, str] = Field(default_factory=dict)
+    """Headers added to each request, for example a gateway's tags; never a key."""
+    cost_header: str | None = None
+    """Header of a gateway's replies with the price of the call in US dollars; it then counts, not `prices`."""
+    min_tokens_per_word: float = Field(default=0.7, ge=0, le=2)
+    """A reply whose usage counts fewer prompt tokens per word sent is rejected: the server cut the prompt. 0: not checked."""
     max_conversation_tokens: Positive = 3000
     """Reply limit of the call that writes a conversation."""
     max_record_tokens: Positive = 1500
@@ -110,15 +144,53 @@ class TeacherConfig(_Strict):
             raise ValueError("api_key_env: got something else than a variable name; put the key itself into that variable")
         if "@" in self.base_url:
             raise ValueError("base_url: got a URL with a user or password in it, expected none; api_key_env names the key")
-        if self.protocol == "anthropic" and self.structured_output in ("json_schema", "json_object"):
-            raise ValueError(
-                f"structured_output: got {self.structured_output!r}, allowed for anthropic: output_config, tool, none"
-            )
-        if self.protocol == "openai" and self.structured_output in ("output_config", "tool"):
-            raise ValueError(
-                f"structured_output: got {self.structured_output!r}, allowed for openai: json_schema, json_object, none"
-            )
+        for place, output in (("", self.structured_output), *self._outputs_by_model()):
+            if output not in _OUTPUTS_OF[self.protocol]:
+                allowed = ", ".join(_OUTPUTS_OF[self.protocol])
+                raise ValueError(f"{place}structured_output: got {output!r}, allowed for {self.protocol}: {allowed}")
+        if self.protocol == "anthropic" and self.temperature is not None and self.temperature > 1:
+            raise ValueError(f"temperature: got {self.temperature:g}, expected 0 to 1 for anthropic")
+        for name in self.models:
+            if not name or "*" in name[:-1]:
+                raise ValueError(f"models: got {name!r}, expected a model's name, or the beginning of names and one * at the end")
+        priced = any(traits.prices is not None for traits in self.models.values())
+        if priced and "prices" not in self.model_fields_set and all(traits.prices is None for traits in self._fitting()):
+            raise ValueError(f"models: no entry has prices for {self.model!r}, expected one; add it, or the teacher's own prices")
+        for name, value in self.extra_headers.items():
+            # The value may be a secret put here by mistake, so it is not shown.
+            if (
+                name.lower() in _RESERVED_HEADERS
+                or not re.fullmatch(r"[A-Za-z0-9-]+", name)
+                or not _HEADER_VALUE.fullmatch(value)
+            ):
+                raise ValueError(
+                    f"extra_headers: got {name!r}, expected a header of printable text that the client does not set itself; "
+                    "api_key_env names the key"
+                )
         return self
+
+    def _outputs_by_model(self) -> Iterator[tuple[str, str]]:
+        for name, traits in self.models.items():
+            if traits.structured_output is not None:
+                yield f"models.{name}.", traits.structured_output
+
+    def with_traits(self) -> TeacherConfig:
+        """The same teacher with the traits of its model in place and no table left: what the client and the plan read."""
+        # What is written at the teacher itself was written for the model it names, so it wins over the table.
+        open_to_table = {"reply_limit_field", "structured_output", "takes_seed", "prices"} - self.model_fields_set
+        found: dict[str, Any] = {"models": {}}
+        thinking: dict[str, Any] = {}
+        for traits in self._fitting():
+            found |= {name: getattr(traits, name) for name in open_to_table if getattr(traits, name) is not None}
+            thinking |= traits.thinking
+            if traits.takes_temperature is not None:
+                found["temperature"] = self.temperature if traits.takes_temperature else None
+        return self.model_copy(update={**found, "extra_body": {**thinking, **self.extra_body}})
+
+    def _fitting(self) -> list[ModelTraits]:
+        """The entries of the table for this model, those for more models first."""
+        fits = [name for name in self.models if name == self.model or (name[-1] == "*" and self.model.startswith(name[:-1]))]
+        return [self.models[name] for name in sorted(fits, key=lambda name: (name == self.model, len(name)))]
 
 
 class Architecture(_Strict):
@@ -237,8 +309,8 @@ class ModelConfigs(_Strict):
     generation_settings: GenerationSettings
 
     def teacher(self, name: str) -> TeacherConfig:
-        """The teacher of that name; ConfigError naming the known ones."""
-        return self.teacher_models[_known("teacher_models", name, self.teacher_models)]
+        """The teacher of that name with the traits of its model; ConfigError naming the known ones."""
+        return self.teacher_models[_known("teacher_models", name, self.teacher_models)].with_traits()
 
     def student(self, name: str) -> StudentConfig:
         """The student of that name; ConfigError naming the known ones."""

@@ -55,8 +55,69 @@ def problem(raw: Any) -> str:
 
 @pytest.mark.parametrize("name", SHIPPED["teacher_models"])
 def test_every_shipped_teacher_loads_with_the_values_it_is_written_with(name: str) -> None:
-    teacher = config.load(None).teacher(name).model_dump(mode="json", exclude_unset=True)
+    teacher = config.load(None).teacher_models[name].model_dump(mode="json", exclude_unset=True)
     assert teacher == SHIPPED["teacher_models"][name]
+
+
+def teacher_like(**changes: Any) -> config.TeacherConfig:
+    """A teacher as the file would give it."""
+    raw = {"protocol": "openai", "base_url": "http://localhost:1/v1", "model": "big-1-mini", "auth": "none", **changes}
+    return config.parse(json.dumps({**SHIPPED, "teacher_models": {"t": raw}})).teacher("t")
+
+
+TRAITS = {
+    "*": {"reply_limit_field": "max_completion_tokens", "thinking": {"reasoning_effort": "low"}},
+    "big-*": {"structured_output": "json_schema", "takes_seed": True, "takes_temperature": False},
+    "big-1*": {"thinking": {"reasoning_effort": "none"}},
+    "big-1-mini": {"prices": {"input": 1.0, "output": 2.0}, "takes_temperature": True},
+    "small-*": {"structured_output": "none"},
+}
+
+
+def test_a_model_takes_the_traits_of_all_entries_that_fit_it_the_closest_first() -> None:
+    found = teacher_like(models=TRAITS, temperature=0.7)
+    assert (found.reply_limit_field, found.structured_output, found.takes_seed) == ("max_completion_tokens", "json_schema", True)
+    assert found.extra_body == {"reasoning_effort": "none"} and found.prices.input == 1.0 and found.temperature == 0.7
+    assert found.models == {}
+    sibling = teacher_like(models=TRAITS, temperature=0.7, model="big-2", prices={"input": 3.0, "output": 3.0})
+    assert (sibling.temperature, sibling.extra_body, sibling.prices.input) == (None, {"reasoning_effort": "low"}, 3.0)
+
+
+def test_what_is_written_at_the_teacher_wins_over_the_table() -> None:
+    own = {"structured_output": "json_object", "takes_seed": False, "extra_body": {"reasoning_effort": "high"}}
+    found = teacher_like(models=TRAITS, **own)
+    assert (found.structured_output, found.takes_seed) == ("json_object", False)
+    assert found.extra_body == {"reasoning_effort": "high"}
+
+
+def test_a_teacher_without_a_table_stays_as_it_is() -> None:
+    assert teacher_like(temperature=0.7).temperature == 0.7
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"models": TRAITS, "model": "other"}, "models: no entry has prices for 'other'"),
+        ({"models": {"a*b": {}}}, "models: got 'a*b', expected a model's name"),
+        ({"models": {"a": {"structured_output": "tool"}}}, "models.a.structured_output: got 'tool', allowed for openai"),
+        ({"extra_headers": {"Authorization": "Bearer sk-canary"}}, "extra_headers: got 'Authorization'"),
+        ({"extra_headers": {"x-tags": "a\nb: sk-canary"}}, "extra_headers: got 'x-tags'"),
+        ({"protocol": "anthropic", "structured_output": "tool", "temperature": 1.5}, "temperature: got 1.5, expected 0 to 1"),
+    ],
+)
+def test_a_table_or_header_that_cannot_work_is_named(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        teacher_like(**changes)
+    assert f"teacher_models.t.{expected}" in str(caught.value) and "canary" not in str(caught.value)
+
+
+def test_no_code_names_a_model() -> None:
+    """Models change within months: they, and what they take, stand in the configuration alone."""
+    named = {teacher["model"] for teacher in SHIPPED["teacher_models"].values() if teacher.get("auth") != "none"}
+    named |= {name.rstrip("*") for teacher in SHIPPED["teacher_models"].values() for name in teacher.get("models", {})} - {""}
+    for path in (FOLDER.parent / "medkd").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not [name for name in named if f'"{name}' in text], path
 
 
 @pytest.mark.parametrize("name", SHIPPED["student_models"])
@@ -86,7 +147,7 @@ def test_the_schema_file_is_the_one_of_the_code_and_the_shipped_file_fits_it() -
         ("student_models.t5.nonsense", 1),
         ("teacher_models.groq.protocol", "cohere"),
         ("teacher_models.groq.takes_seed", "yes"),
-        ("teacher_models.groq.prices.input", -1),
+        ("teacher_models.openai.models.gpt-6-luna.prices.input", -1),
         ("generation_settings.conversation_topics", []),
         ("surplus", {}),
     ],
@@ -142,7 +203,8 @@ def test_the_hash_of_a_part_follows_its_values_and_nothing_else() -> None:
         ("teacher_models.groq.base_url", "api.groq.com", "got \"api.groq.com\", expected: match pattern '^https?://'"),
         ("teacher_models.groq.takes_seed", "yes", 'got "yes", expected: a valid boolean'),
         ("teacher_models.groq.temperature", 3, "got 3, expected: less than or equal to 2"),
-        ("teacher_models.groq.prices.output", -1, "got -1, expected: greater than or equal to 0"),
+        ("teacher_models.groq.models.*.takes_seed", 1, "got 1, expected: a valid boolean"),
+        ("teacher_models.groq.limits.max_concurrency", 0, "got 0, expected: greater than 0"),
         ("teacher_models.groq.limits.max_concurrency", 0, "got 0, expected: greater than 0"),
         ("teacher_models.groq.extra_body", [], "got [], expected: an object"),
         ("teacher_models.groq.structured_output", "tool", "got 'tool', allowed for openai: json_schema, json_object, none"),
@@ -225,7 +287,7 @@ def test_what_is_no_json_says_where(text: str, expected: str) -> None:
 
 
 def test_a_number_that_is_no_finite_one_is_refused_everywhere() -> None:
-    for path in ("student_models.t5.max_gradient_norm", "teacher_models.groq.prices.peak_multiplier"):
+    for path in ("student_models.t5.max_gradient_norm", "teacher_models.groq.temperature"):
         text = json.dumps(changed(path, 12345.5)).replace("12345.5", "1e999")
         assert problem(text).startswith(f"{path}: ")
 

@@ -247,8 +247,8 @@ class ShardWork:
         return {
             "format": 1,
             "shard": self._options.shard,
-            "state": "parked" if self._parked or client["paused_until"] else self._state,
-            "parked_until": client["paused_until"],
+            "state": "parked" if self._parked or client["parked_until"] else self._state,
+            "parked_until": client["parked_until"],
             "parked_for": self._control.state if self._parked else None,
             "total": len(self.indices),
             "accepted": accepted,

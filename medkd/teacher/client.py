@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,12 +20,13 @@ from typing import Literal, NoReturn
 
 from medkd.config import TeacherConfig
 from medkd.errors import ConfigError, StoppedError, UnreachableError
-from medkd.teacher import endpoints, protocols, verdicts
+from medkd.teacher import endpoints, limit_headers, protocols, verdicts
 from medkd.teacher.pacing import Pacing, Patience, Ticket
 from medkd.teacher.prices import cost_usd, upper_bound_usd
 from medkd.teacher.prompts import Request
 from medkd.teacher.protocols import Reply
 from medkd.teacher.rates import TokenEstimate, backoff_seconds
+from medkd.teacher.scrubbing import Scrubber
 from medkd.teacher.stops import stop_error
 from medkd.teacher.transport import Failure, HttpAnswer, Transport
 from medkd.teacher.verdicts import Verdict
@@ -35,9 +37,7 @@ Reserve = Callable[[float], None]
 
 PROBE_REPLY_LIMIT = 256
 MAX_CHARACTERS_PER_TOKEN = 12
-"""More than this, and the server cut the prompt: some do so silently, and the usage is the only sign."""
-KEY_PIECE = 8
-"""Characters in a row that give a key away."""
+"""More than this in any language, and the server cut the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Answer:
     outcome: Literal["reply", "repair", "reject"]
     """`reply`: use it; `repair`: ask again with something changed; `reject`: the record cannot be had."""
     reason: str
-    """`reply`; `length`, `empty`, `json_validate_failed`; `refused`, `too_long`, `bad_request`, `attempts_exhausted`, .."""
+    """`reply`; `length`, `empty`, `json_validate_failed`; `refused`, `too_long`, `prompt_cut`, `attempts_exhausted`, .."""
     reply: Reply | None
     """Present whenever the teacher wrote one, also for `repair` and `reject`."""
     attempts: int
@@ -72,6 +72,8 @@ class _Call:
     method: Literal["GET", "POST"]
     path: str
     body: bytes | None = None
+    texts: tuple[str, ...] = ()
+    """Of the prompt."""
     characters: int = 0
     """Of the prompt, for the estimate of its tokens."""
     reply_limit: int = 0
@@ -151,6 +153,8 @@ class TeacherClient:
         self._key = endpoints.checked_key(teacher, api_key)
         endpoints.check(teacher, self._key, ca_bundle)
         self._label = endpoints.label(teacher)
+        self._scrubber = Scrubber(self._key)
+        self._own_names = (teacher.model, *teacher.extra_body)
         self._transport = Transport(
             teacher.base_url,
             protocols.headers(teacher, self._key),
@@ -180,12 +184,14 @@ class TeacherClient:
         stops; what `reserve` raises passes through, and nothing is sent.
         """
         path, body = protocols.encode(self._teacher, request)
+        texts = tuple(message.text for message in request.messages)
         call = _Call(
             record=next(self._records),
             method="POST",
             path=path,
             body=body,
-            characters=sum(len(message.text) for message in request.messages),
+            texts=texts,
+            characters=sum(map(len, texts)),
             reply_limit=request.reply_limit,
         )
         ledger = _Ledger(reserve)
@@ -219,7 +225,8 @@ class TeacherClient:
         return list(verdict.models)
 
     def state(self) -> dict[str, float | int | None]:
-        """`concurrency`, `in_flight`, `paused_until` (Unix time or None), `calls` and `waits` so far."""
+        """`concurrency`, `in_flight`, `calls` and `waits` so far; `paused_until` and, for long pauses alone, `parked_until`
+        (Unix time or None)."""
         return self._pacing.state()
 
     def close(self) -> None:
@@ -253,54 +260,76 @@ class TeacherClient:
         # Anthropic counts replies apart, as they come: no room for them need be reserved.
         reserved_tokens = estimate if self._teacher.protocol == "anthropic" else estimate + call.reply_limit
         ticket = self._pacing.enter(call.record, reserved_tokens)
-        used_tokens = 0
+        used_tokens = output_tokens = 0
         try:
-            verdict = self._send(call, ledger)
-            used_tokens = self._used_tokens(call, verdict, ticket)
+            verdict, headers = self._send(call, ledger)
+            used_tokens, output_tokens = self._used_tokens(call, verdict, ticket)
+            self._pacing.saw(limit_headers.levels(headers))
             # Before the slot is free, so that nobody slips through between a verdict and the pause or end it brings.
             counts = self._tell_pacing(ticket, verdict)
         finally:
-            self._pacing.leave(ticket, used_tokens)
+            self._pacing.leave(ticket, used_tokens, output_tokens)
         self._log(ledger, verdict)
         return verdict, counts
 
-    def _send(self, call: _Call, ledger: _Ledger) -> Verdict:
+    def _send(self, call: _Call, ledger: _Ledger) -> tuple[Verdict, Mapping[str, str]]:
+        """The verdict on one send, and the headers of its answer."""
         upper_bound = upper_bound_usd(self._teacher.prices, len(call.body or b""), call.reply_limit, _hour_utc())
         ledger.cover(upper_bound)
         self._pacing.hold()
-        verdict = self._judged(call, self._transport.exchange(call.method, call.path, call.body))
-        ledger.settle(*self._price(verdict, upper_bound))
-        return verdict
+        found = self._transport.exchange(call.method, call.path, call.body)
+        headers = found.headers if isinstance(found, HttpAnswer) else {}
+        verdict = self._judged(call, found)
+        ledger.settle(*self._price(verdict, upper_bound, headers))
+        return verdict, headers
 
     def _judged(self, call: _Call, found: HttpAnswer | Failure) -> Verdict:
-        """The verdict on what came back, with the request id of its headers and nothing in it that resembles the key."""
+        """The verdict on what came back, with the request id of its headers and nothing in it of the key or the prompt."""
         if isinstance(found, Failure):
             return verdicts.of_failure(found.kind, found.reason)
         classify = verdicts.classify_list if call.method == "GET" else verdicts.classify
         verdict = classify(self._teacher.protocol, found.status, found.headers, found.body, now=time.time())
         request_id = protocols.identifier(found.headers.get("x-request-id") or found.headers.get("request-id"))
-        reply = replace(verdict.reply, request_id=request_id) if verdict.reply and request_id else verdict.reply
-        code, field = self._scrubbed(verdict.code), self._scrubbed(verdict.field)
+        reply = verdict.reply
+        names = [verdict.code, verdict.field, request_id or (reply.request_id if reply else "")]
+        names += [reply.served_model, reply.fingerprint] if reply else []
+        code, field, request_id, *about_reply = self._scrubber.clean(names, call.texts, self._own_names)
+        if reply is not None:
+            reply = replace(reply, request_id=request_id, served_model=about_reply[0], fingerprint=about_reply[1])
+            if self._was_cut(call, reply):
+                verdict = verdicts.prompt_cut(verdict)
         return replace(verdict, request_id=request_id, reply=reply, code=code, field=field)
 
-    def _price(self, verdict: Verdict, upper_bound: float) -> tuple[float, float]:
+    def _was_cut(self, call: _Call, reply: Reply) -> bool:
+        """Whether the server cut the prompt: some do so silently, and too few tokens in the usage are the only sign."""
+        if not self._teacher.min_tokens_per_word or reply.usage is None or reply.usage.prompt_tokens == 0:
+            return False
+        words = sum(len(text.split()) for text in call.texts)
+        least = max(words * self._teacher.min_tokens_per_word, call.characters / MAX_CHARACTERS_PER_TOKEN)
+        return reply.usage.prompt_tokens < least
+
+    def _price(self, verdict: Verdict, upper_bound: float, headers: Mapping[str, str]) -> tuple[float, float]:
         """What a send cost, and what it possibly cost."""
+        charged = _dollars(headers.get(self._teacher.cost_header.lower(), "")) if self._teacher.cost_header else 0.0
+        if charged > 0:
+            return charged, 0.0
         usage = verdict.reply.usage if verdict.reply is not None else None
         if usage is not None:
             return cost_usd(self._teacher.prices, usage, _hour_utc()), 0.0
         return 0.0, upper_bound if verdict.spent or verdict.reply is not None else 0.0
 
-    def _used_tokens(self, call: _Call, verdict: Verdict, ticket: Ticket) -> int:
-        """What a send took of the tokens per minute; its usage also teaches the estimate."""
+    def _used_tokens(self, call: _Call, verdict: Verdict, ticket: Ticket) -> tuple[int, int]:
+        """What a send took of the tokens per minute, and of those for replies alone; its usage also teaches the estimate."""
         usage = verdict.reply.usage if verdict.reply is not None else None
         if usage is None:
-            return ticket.tokens if verdict.spent or verdict.reply is not None else 0
-        self._estimate.learn(call.characters, usage.prompt_tokens)
-        if usage.prompt_tokens * MAX_CHARACTERS_PER_TOKEN < call.characters:
-            event("teacher_prompt_looks_cut", level=logging.WARNING, teacher=self._label, prompt_tokens=usage.prompt_tokens)
+            return ticket.tokens if verdict.spent or verdict.reply is not None else 0, 0
+        if verdict.reason == "prompt_cut":
+            event("teacher_prompt_cut", level=logging.WARNING, teacher=self._label, prompt_tokens=usage.prompt_tokens)
+        else:
+            self._estimate.learn(call.characters, usage.prompt_tokens)
         if self._teacher.protocol == "anthropic":
-            return usage.prompt_tokens - usage.cached_tokens
-        return usage.prompt_tokens + usage.completion_tokens
+            return usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens
+        return usage.prompt_tokens + usage.completion_tokens, usage.completion_tokens
 
     def _tell_pacing(self, ticket: Ticket, verdict: Verdict) -> bool:
         """Let the verdict slow or speed the other threads; returns whether it counts as an attempt of this call."""
@@ -327,11 +356,6 @@ class TeacherClient:
         self._pacing.end(error)
         raise error
 
-    def _scrubbed(self, code: str) -> str:
-        """The code, unless it holds a piece of the key."""
-        pieces = (self._key[start : start + KEY_PIECE] for start in range(len(self._key) - KEY_PIECE + 1)) if self._key else ()
-        return "" if any(piece.lower() in code.lower() for piece in pieces) else code
-
     def _log(self, ledger: _Ledger, verdict: Verdict) -> None:
         levels = {"ok": logging.DEBUG, "stop": logging.ERROR}
         usage = verdict.reply.usage if verdict.reply is not None else None
@@ -353,3 +377,12 @@ class TeacherClient:
 
 def _hour_utc() -> int:
     return datetime.now(UTC).hour
+
+
+def _dollars(text: str) -> float:
+    """The amount in a header, 0 where it holds none."""
+    try:
+        amount = float(text)
+    except ValueError:
+        return 0.0
+    return amount if math.isfinite(amount) else 0.0

@@ -15,6 +15,12 @@ from typing import Any
 from medkd.teacher.protocols import NotAReply, identifier, parse
 
 _MAX_MESSAGE = 20_000
+REQUEST_FIELDS = (
+    "model", "messages", "system", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "seed", "stop", "n",
+    "response_format", "output_config", "tools", "tool_choice", "thinking", "reasoning_effort", "service_tier", "logprobs",
+    "top_logprobs", "stream", "metadata", "user", "store", "speed",
+)  # fmt: skip
+"""Fields of a request that a message may name: other words that an error quotes may come from a prompt."""
 _FIELD = re.compile(r"[A-Za-z_][\w.\[\]-]{0,79}", re.ASCII)
 # Only a name that is complained about: other quoted words may come from a prompt.
 _REFUSED_FIELD = re.compile(r"['\"`]([A-Za-z_][\w.]{0,79})['\"`]\s+(?:is|does|was|not)\b", re.ASCII)
@@ -49,6 +55,7 @@ def is_html(headers: Mapping[str, str], body: bytes) -> bool:
 
 def holds_error(payload: Any) -> bool:
     """Whether a parsed body is an error by its shape, whatever the status around it."""
+    payload = _only(payload)
     if not isinstance(payload, dict):
         return False
     return bool(payload.get("error")) or payload.get("object") == "error" or payload.get("type") == "error"
@@ -61,11 +68,15 @@ def error_in(body: bytes, payload: Any = None) -> ErrorBody:
             payload = parse(body)
         except NotAReply:
             return ErrorBody(message=body[:_MAX_MESSAGE].decode(errors="replace"))
-    if isinstance(payload, list) and len(payload) == 1:
-        payload = payload[0]
+    payload = _only(payload)
     if not isinstance(payload, dict):
         return ErrorBody(message=payload[:_MAX_MESSAGE] if isinstance(payload, str) else "")
     return _from_object(payload)
+
+
+def _only(payload: Any) -> Any:
+    """What a list of one holds: some gateways wrap an error like this."""
+    return payload[0] if isinstance(payload, list) and len(payload) == 1 else payload
 
 
 def _from_object(payload: dict[str, Any]) -> ErrorBody:
@@ -128,8 +139,8 @@ def _field(error: dict[str, Any], message: str) -> str:
     entry = detail[0] if isinstance(detail, list) and detail else None
     location = entry.get("loc") if isinstance(entry, dict) else None
     path = ".".join(str(part) for part in location if part != "body") if isinstance(location, list) else ""
-    quoted = _REFUSED_FIELD.search(message)
-    for candidate in (error.get("param"), path, quoted[1] if quoted else None):
+    quoted = (name for name in _REFUSED_FIELD.findall(message) if name.split(".")[0] in REQUEST_FIELDS)
+    for candidate in (error.get("param"), path, next(quoted, None)):
         if isinstance(candidate, str) and _FIELD.fullmatch(candidate):
             return candidate
     return ""

@@ -8,13 +8,15 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_WORDS = {"millisecond": "ms", "second": "s", "sec": "s", "minute": "m", "min": "m", "hour": "h", "day": "d"}
-_PIECE = r"\d+(?:\.\d+)?\s*(?:ms|milliseconds?|seconds?|secs?|minutes?|mins?|hours?|days?|[smhd])(?![a-z])"
-_ONE_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE)
+_UNITS = {"ns": 1e-9, "us": 1e-6, "μs": 1e-6, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_WORDS = {"millisecond": "ms", "msec": "ms", "second": "s", "sec": "s", "minute": "m", "min": "m", "hour": "h", "hr": "h"}
+_WORDS["day"] = "d"
+_PIECE = r"\d+(?:\.\d+)?\s*(?:[nuμm]s|milliseconds?|msecs?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|[smhd])(?![a-zμ])"
+_ONE_PIECE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zμ]+)", re.IGNORECASE)
 # Units may follow one another without a space ("2m59.56s"), so a piece may end where a digit begins.
-_DURATION = re.compile(rf"(?:{_PIECE}\s*)+", re.IGNORECASE)
-_TRY_AGAIN = re.compile(rf"try again in\s+((?:{_PIECE}\s*)+)", re.IGNORECASE)
+_PIECES = rf"{_PIECE}(?:(?:\s*,\s*(?:and\s+)?|\s+and\s+|\s*){_PIECE})*"
+_DURATION = re.compile(_PIECES, re.IGNORECASE)
+_TRY_AGAIN = re.compile(rf"(?:try again|retry)(?:ing)?(?:\s+your\s+request)?\s+(?:in|after)\s+({_PIECES})", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{0,15})?|\.\d{1,15}")
 
 
@@ -27,8 +29,8 @@ def wait_hint(headers: Mapping[str, str], message: str, now: float | None = None
     """
     sent_at = _moment(headers.get("date", "")) or now
     hints = (
-        _scaled(_number(headers.get("retry-after-ms", "")), 0.001),
-        _number(headers.get("retry-after", "")),
+        _scaled(number(headers.get("retry-after-ms", "")), 0.001),
+        number(headers.get("retry-after", "")),
         _until(headers.get("retry-after", ""), sent_at),
         try_again_seconds(message),
         max(_exhausted_resets(headers, sent_at), default=None),
@@ -37,7 +39,7 @@ def wait_hint(headers: Mapping[str, str], message: str, now: float | None = None
 
 
 def try_again_seconds(message: str) -> float | None:
-    """The seconds in "Please try again in 2m59.56s"; None where the message does not say so."""
+    """The seconds in "Please try again in 2m59.56s" or "retry after 20 seconds"; None where the message does not say so."""
     found = _TRY_AGAIN.search(message)
     return duration_seconds(found[1]) if found else None
 
@@ -50,11 +52,12 @@ def duration_seconds(text: str) -> float | None:
 
 
 def _unit(name: str) -> str:
-    name = name.lower()
+    name = name.casefold()  # more than lower case: the pattern ignores case as Unicode does
     return name if name in _UNITS else _WORDS[name.removesuffix("s")]
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """A plain number of at least 0; None for anything else."""
     return float(text) if _NUMBER.fullmatch(text.strip()) else None
 
 
@@ -70,10 +73,10 @@ def _until(text: str, sent_at: float | None) -> float | None:
 def _exhausted_resets(headers: Mapping[str, str], sent_at: float | None) -> Iterator[float]:
     """Seconds to the reset of each limit that the headers show as used up, in the vendors' two spellings."""
     for name, value in headers.items():
-        if "ratelimit-" in name and "remaining" in name and _number(value) == 0:
+        if "ratelimit-" in name and "remaining" in name and number(value) == 0:
             # x-ratelimit-remaining-tokens belongs to x-ratelimit-reset-tokens; anthropic-ratelimit-tokens-remaining to -reset.
             reset = headers.get(name.replace("remaining", "reset"), "")
-            seconds = next((found for found in (duration_seconds(reset), _number(reset), _until(reset, sent_at)) if found), None)
+            seconds = next((found for found in (duration_seconds(reset), number(reset), _until(reset, sent_at)) if found), None)
             if seconds is not None and seconds > 0:
                 yield seconds
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from medkd.config import Limits
 from medkd.errors import MedkdError, RefusedError, StoppedError, UnreachableError
 from medkd.teacher.health import Health
+from medkd.teacher.limit_headers import Level
 from medkd.teacher.rates import MIN_BACKOFF, Bucket, Concurrency, backoff_seconds
 
 POLL_SECONDS = 0.2
@@ -65,9 +66,14 @@ class Pacing:
         self._teacher, self._patience, self._stop, self._on_park = teacher, patience, stop, on_park
         self._freed = threading.Condition()
         self._concurrency = Concurrency(max(1, limits.max_concurrency // share))
-        self._requests = Bucket(limits.requests_per_minute / share, now) if limits.requests_per_minute else None
-        self._tokens = Bucket(limits.tokens_per_minute / share, now) if limits.tokens_per_minute else None
-        rated = self._requests is not None or self._tokens is not None
+        self._share = share
+        configured = {
+            "requests": limits.requests_per_minute,
+            "tokens": limits.tokens_per_minute,
+            "output_tokens": limits.output_tokens_per_minute,
+        }
+        self._buckets = {kind: Bucket(limit / share if limit else None, now) for kind, limit in configured.items()}
+        rated = any(configured.values())
         self._paused_until = now + random.uniform(0, SPREAD_SECONDS) if rated and share > 1 else now
         self._parked_until: float | None = None
         self._health = Health()
@@ -108,13 +114,23 @@ class Pacing:
                 self._raise_if_over()
             self._stop.wait(min(left, POLL_SECONDS))
 
-    def leave(self, ticket: Ticket, used_tokens: int) -> None:
-        """The call is over and took `used_tokens` of the rate."""
+    def leave(self, ticket: Ticket, used_tokens: int, output_tokens: int = 0) -> None:
+        """The call is over and took `used_tokens` of the rate; `output_tokens` of that of replies, where it is one of its own."""
         with self._freed:
             self._in_flight -= 1
-            if self._tokens is not None:
-                self._tokens.give_back(ticket.tokens - used_tokens)
+            self._buckets["tokens"].give_back(ticket.tokens - used_tokens)
+            self._buckets["output_tokens"].take(output_tokens)
             self._freed.notify()
+
+    def saw(self, levels: Mapping[str, Level]) -> None:
+        """Headers told the account's limits and what remains; this process takes its share of both."""
+        if not levels:
+            return
+        now = time.monotonic()
+        with self._freed:
+            for kind, level in levels.items():
+                limit, left = (None if value is None else value / self._share for value in (level.per_minute, level.remaining))
+                self._buckets[kind].correct(limit, left, now)
 
     def good(self) -> None:
         """The teacher answered as it should."""
@@ -160,13 +176,14 @@ class Pacing:
             self._freed.notify_all()
 
     def state(self) -> dict[str, float | int | None]:
-        """For progress reports. `paused_until` is Unix time, None while nothing pauses."""
+        """For progress reports. `paused_until` and `parked_until` are Unix time, None while nothing pauses (for long)."""
         with self._freed:
             left = self._paused_until - time.monotonic()
             return {
                 "concurrency": self._limit(),
                 "in_flight": self._in_flight,
                 "paused_until": time.time() + left if left > 0 else None,
+                "parked_until": time.time() + left if left > 0 and self._parked_until is not None else None,
                 "calls": self._calls,
                 "waits": self._waits,
             }
@@ -176,17 +193,14 @@ class Pacing:
 
     def _delay(self, tokens: int) -> float:
         now = time.monotonic()
-        requests = self._requests.delay(1, now) if self._requests is not None else 0.0
-        rate = self._tokens.delay(tokens, now) if self._tokens is not None else 0.0
-        return max(self._paused_until - now, requests, rate)
+        wanted = {"requests": 1, "tokens": tokens, "output_tokens": 1}
+        return max(self._paused_until - now, *(bucket.delay(wanted[kind], now) for kind, bucket in self._buckets.items()))
 
     def _let_in(self, record: int, tokens: int) -> Ticket:
         self._in_flight += 1
         self._calls += 1
-        if self._requests is not None:
-            self._requests.take(1)
-        if self._tokens is not None:
-            self._tokens.take(tokens)
+        self._buckets["requests"].take(1)
+        self._buckets["tokens"].take(tokens)
         return Ticket(record=record, tokens=tokens, cuts=self._cuts, bursts=self._bursts, good=self._good)
 
     def _pause(self, until: float) -> None:

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from medkd.config import TeacherConfig
+from medkd.teacher import json_schemas
 from medkd.teacher.prompts import Request
 
 Protocol = Literal["openai", "anthropic"]
 Finish = Literal["stop", "length", "refusal", "aborted"]
+
+
+_MOST_TOKENS = 10**9
 
 
 class NotAReply(ValueError):  # noqa: N818 - a finding about a body, never seen by users
@@ -72,7 +76,7 @@ def headers(teacher: TeacherConfig, key: str | None) -> dict[str, str]:
         found["x-api-key"] = key
     if teacher.protocol_version:
         found["anthropic-version"] = teacher.protocol_version
-    return found
+    return {**teacher.extra_headers, **found}
 
 
 def parse(body: bytes) -> Any:
@@ -117,10 +121,17 @@ def _openai_fields(teacher: TeacherConfig, request: Request) -> dict[str, Any]:
         fields["seed"] = request.seed
     if request.json_schema is not None and teacher.structured_output == "json_object":
         fields["response_format"] = {"type": "json_object"}
+        _say_json(fields["messages"])
     elif request.json_schema is not None and teacher.structured_output == "json_schema":
-        named = {"name": request.schema_name, "strict": True, "schema": request.json_schema}
+        named = {"name": request.schema_name, "strict": True, "schema": json_schemas.strict(request.json_schema)}
         fields["response_format"] = {"type": "json_schema", "json_schema": named}
     return fields
+
+
+def _say_json(messages: list[dict[str, str]]) -> None:
+    """Put the word JSON into the last message unless one has it: `json_object` is refused without."""
+    if not any("json" in message["content"].lower() for message in messages):
+        messages[-1]["content"] += "\n\nAnswer in JSON."
 
 
 def _anthropic_fields(teacher: TeacherConfig, request: Request) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def _anthropic_fields(teacher: TeacherConfig, request: Request) -> dict[str, Any
     if request.temperature is not None:
         fields["temperature"] = request.temperature
     if request.json_schema is not None and teacher.structured_output == "output_config":
-        fields["output_config"] = {"format": {"type": "json_schema", "schema": request.json_schema}}
+        fields["output_config"] = {"format": {"type": "json_schema", "schema": json_schemas.unbounded(request.json_schema)}}
     elif request.json_schema is not None and teacher.structured_output == "tool":
         fields["tools"] = [{"name": request.schema_name, "input_schema": request.json_schema}]
         fields["tool_choice"] = {"type": "tool", "name": request.schema_name}
@@ -204,14 +215,20 @@ def _text(content: Any) -> str:
 
 
 def _openai_usage(usage: Any) -> Usage | None:
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    if prompt is None or completion is None:
+    prompt, completion, total = (_count(usage, f"{kind}_tokens") for kind in ("prompt", "completion", "total"))
+    if prompt is None or (completion is None and total is None):
         return None
-    # DeepSeek says the cached part in a field of its own.
-    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens") or _count(usage, "prompt_cache_hit_tokens") or 0
+    # Some servers leave reasoning out of the completion, and bill it: the total then is the larger one.
+    completion = max(completion or 0, (total or 0) - prompt)
+    details = usage.get("prompt_tokens_details")
+    # DeepSeek says the cached part in a field of its own, gateways in front of Anthropic by Anthropic's names.
+    cached = _first_count(details, "cached_tokens") or _first_count(usage, "prompt_cache_hit_tokens", "cache_read_input_tokens")
+    written = _first_count(details, "cache_write_tokens") or _first_count(usage, "cache_creation_input_tokens")
+    cached = min(cached, prompt)
     return Usage(
         prompt_tokens=prompt,
-        cached_tokens=min(cached, prompt),
+        cached_tokens=cached,
+        cache_write_tokens=min(written, prompt - cached),
         completion_tokens=completion,
         reasoning_tokens=_count(usage.get("completion_tokens_details"), "reasoning_tokens") or 0,
     )
@@ -233,8 +250,15 @@ def _anthropic_usage(usage: Any) -> Usage | None:
 
 
 def _count(fields: Any, name: str) -> int | None:
+    """A count of tokens; None for anything that is none, absurdly many included."""
     value = fields.get(name) if isinstance(fields, dict) else None
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else None
+
+
+def _first_count(fields: Any, *names: str) -> int:
+    return next((found for name in names if (found := _count(fields, name))), 0)
 
 
 _IDENTIFIER = re.compile(r"[\w./:@+-]{1,200}", re.ASCII)

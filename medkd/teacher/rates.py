@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 
@@ -19,18 +20,41 @@ def backoff_seconds(step: int, uniform: Callable[[float, float], float] = random
 
 
 class Bucket:
-    """Allows `per_minute` units, refilled continuously. An amount larger than the bucket goes when it is full, on credit."""
+    """Allows `per_minute` units, refilled continuously. An amount larger than the bucket goes when it is full, on credit.
 
-    def __init__(self, per_minute: float, now: float) -> None:
+    `configured` is what the configuration allows, None if nothing; what headers say can only make it less.
+    """
+
+    def __init__(self, configured: float | None, now: float) -> None:
+        self._configured = math.inf if configured is None else configured
+        self._filled_at = now
+        self._set_rate(self._configured)
+        self._level = self._capacity
+
+    def correct(self, per_minute: float | None, remaining: float | None, now: float) -> None:
+        """Take over what the account's headers say of the limit, already divided by those who share it."""
+        self._fill(now)
+        if per_minute is not None:
+            unlimited = math.isinf(self._rate)
+            self._set_rate(min(self._configured, per_minute))
+            self._level = self._capacity if unlimited else min(self._level, self._capacity)
+        if remaining is not None and not math.isinf(self._rate):
+            self._level = min(self._level, remaining)
+
+    def _set_rate(self, per_minute: float) -> None:
         self._rate = per_minute / 60
         self._capacity = max(1.0, self._rate * BUCKET_SECONDS)
-        self._level = self._capacity
+
+    def _fill(self, now: float) -> None:
+        if not math.isinf(self._rate):
+            self._level = min(self._capacity, self._level + max(0.0, now - self._filled_at) * self._rate)
         self._filled_at = now
 
     def delay(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; 0: now."""
-        self._level = min(self._capacity, self._level + max(0.0, now - self._filled_at) * self._rate)
-        self._filled_at = now
+        if math.isinf(self._rate):
+            return 0.0
+        self._fill(now)
         missing = min(amount, self._capacity) - self._level
         return missing / self._rate if missing > 1e-9 else 0.0
 
@@ -43,12 +67,17 @@ class Bucket:
 
 
 class Concurrency:
-    """Calls in flight: starts low, one more after each full round of good calls, cut to seven tenths at congestion."""
+    """Calls in flight: starts low and doubles with each round of good calls until the first congestion; from then on one more
+    after each full round. Congestion cuts it to seven tenths.
+
+    Adding one a round from the start would reach 256 calls of 2 s only after nine minutes.
+    """
 
     def __init__(self, cap: int) -> None:
         self._cap = float(cap)
         self._limit = min(float(FIRST_CONCURRENCY), self._cap)
         self._good_in_round = 0
+        self._was_cut = False
 
     @property
     def limit(self) -> int:
@@ -56,11 +85,12 @@ class Concurrency:
 
     def good(self) -> None:
         self._good_in_round += 1
-        if self._good_in_round >= self.limit:
+        if not self._was_cut or self._good_in_round >= self.limit:
             self._good_in_round = 0
             self._limit = min(self._cap, self._limit + 1)
 
     def cut(self) -> None:
+        self._was_cut = True
         self._limit = max(1.0, self._limit * CUT)
         self._good_in_round = 0
 

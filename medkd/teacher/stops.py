@@ -12,6 +12,11 @@ _ADVICE: dict[str, tuple[type[MedkdError], str]] = {
     "limit": (RefusedError, "a limit of the account is reached that waiting does not lift; raise it, then run again to continue"),
     "model": (ConfigError, "it does not serve this model or path; check model and base_url"),
     "request": (ConfigError, "it does not take a request like this; change the teacher's parameters"),
+    "prompt": (
+        ConfigError,
+        "it cuts prompts without saying so; raise its context length (Ollama OLLAMA_CONTEXT_LENGTH, llama.cpp --ctx-size, vLLM "
+        "--max-model-len), or set the teacher's min_tokens_per_word to 0 if its usage counts wrongly",
+    ),
     "configuration": (ConfigError, "it cannot be called like this; check base_url, certificates and proxies"),
 }
 

@@ -26,7 +26,8 @@ Kind = Literal["ok", "stop", "wait", "retry", "repair", "reject"]
 class Verdict:
     kind: Kind
     reason: str
-    """One word for logs, columns and messages; for `stop` one of configuration, money, key, permission, model, request, limit."""
+    """One word for logs, columns and messages; for `stop` one of configuration, money, key, permission, model, request, prompt,
+    limit."""
     status: int = 0
     """HTTP status; 0 where no answer came."""
     code: str = ""
@@ -61,15 +62,24 @@ _MONEY_CODES = {
     "blocked_api_access",
     "enforced_spend_limit_reached",
 }
-_MONEY_CODE = re.compile(r"spend_.*|.*_(spend|usage)_limit_exceeded")
-_MONEY_TEXTS = ("api usage limits", "credit balance is too low", "insufficient balance")
+_MONEY_CODE = re.compile(r"spend_.*|.*_(spend|usage)_limit_exceeded|(.*_)?budget_exceeded")
+_MONEY_TEXTS = (
+    "api usage limits",
+    "credit balance is too low",
+    "insufficient balance",
+    # LiteLLM's, whose code is no more than "400" or "429":
+    "budget has been exceeded",
+    "max budget limit reached",
+    "exceededbudget",
+)
 _MODEL_CODES = {"model_not_found", "model_decommissioned", "model_terms_required"}
 _REQUEST_CODES = {"unsupported_parameter", "unsupported_value", "invalid_json_schema"}
 _REQUEST_TEXTS = ("is deprecated for this model", "invalid schema for", "schema is not supported")
 _SCHEMA_FIELDS = ("response_format", "output_config", "tools", "tool_choice")
 _TOO_LONG_CODES = {"context_length_exceeded", "exceed_context_size_error"}
-_TOO_LONG_TEXTS = ("maximum context length", "prompt is too long", "exceed context limit")
+_TOO_LONG_TEXTS = ("maximum context length", "prompt is too long", "exceed context limit", "contextwindowexceedederror")
 _REFUSED_CODES = {"content_filter", "content_policy_violation"}
+_REFUSED_TEXTS = ("contentpolicyviolationerror",)  # LiteLLM, without a code
 _RETRIED_STATUSES = {408, 409, 424, 499}
 _WAITED_STATUSES = {429, 498, 503, 529}
 _GATEWAY_TIMEOUTS = {504, 524}
@@ -140,6 +150,13 @@ def classify_list(
         except NotAReply:
             pass
     return classify(protocol, status, headers, body, now=now)
+
+
+def prompt_cut(verdict: Verdict) -> Verdict:
+    """The verdict on a reply to a prompt that the server cut: it answers another question than the one asked."""
+    if verdict.kind not in ("ok", "repair"):
+        return verdict
+    return replace(verdict, kind="reject", reason="prompt_cut", stop_after=MAX_REJECTED_AT_START, stop_reason="prompt")
 
 
 def of_failure(kind: Literal["configuration", "not_sent", "lost"], reason: str) -> Verdict:
@@ -226,7 +243,7 @@ def _too_long(seen: _Seen) -> Verdict | None:
 
 
 def _refused(seen: _Seen) -> Verdict | None:
-    return Verdict(kind="reject", reason="refused") if seen.code_in(_REFUSED_CODES) else None
+    return Verdict(kind="reject", reason="refused") if seen.code_in(_REFUSED_CODES) or seen.text_has(_REFUSED_TEXTS) else None
 
 
 def _failed_generation(seen: _Seen) -> Verdict | None:

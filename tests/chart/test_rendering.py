@@ -50,7 +50,7 @@ def test_numbers_of_a_configuration_arrive_exactly(major: int, tmp_path: Path) -
 def test_the_configuration_a_pod_reads_is_the_one_a_laptop_reads(major: int, tmp_path: Path) -> None:
     text = (CHART / "files" / "model_configs.json").read_text()
     file = tmp_path / "configs.json"
-    file.write_text(text.replace('"extra_body": {', '"extra_body": {"top_p": 1.0, "penalties": [0.0, 0.5], ', 1))
+    file.write_text(text.replace('"deepseek": {', '"deepseek": {"extra_body": {"top_p": 1.0, "penalties": [0.0, 0.5]}, ', 1))
     assert file.read_text() != text
     items = render(major, flags=("--set-file", f"models.configs={file}"))
     here = config.load(file)

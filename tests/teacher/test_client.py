@@ -625,8 +625,120 @@ def test_an_anthropic_teacher_is_asked_its_own_way(clients):
 def test_a_prompt_that_was_cut_silently_is_noticed(clients, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("medkd"), "propagate", True)
     long = Request(messages=(Message("user", "word " * 4000),), reply_limit=100)
-    asked(clients, [completion()], request=long)
-    assert "teacher_prompt_looks_cut" in caplog.text
+    found, _, _ = asked(clients, [completion()], request=long)
+    assert (found.outcome, found.reason, found.cost_usd) == ("reject", "prompt_cut", pytest.approx(0.002))
+    assert "teacher_prompt_cut" in caplog.text
     caplog.clear()
-    asked(clients, [answer(200, completion_body(usage={"prompt_tokens": 4000, "completion_tokens": 1}))], request=long)
-    assert "teacher_prompt_looks_cut" not in caplog.text
+    whole = answer(200, completion_body(usage={"prompt_tokens": 4000, "completion_tokens": 1}))
+    assert asked(clients, [whole], request=long)[0].outcome == "reply"
+    assert asked(clients, [completion()], request=long, config={"min_tokens_per_word": 0})[0].outcome == "reply"
+    assert "teacher_prompt_cut" not in caplog.text
+
+
+def test_a_server_that_cuts_every_prompt_is_stopped_with_the_setting_to_raise(clients):
+    long = Request(messages=(Message("user", "word " * 4000),), reply_limit=100)
+    with ScriptedTeacher([completion()]) as server:
+        client = clients(server)
+        with pytest.raises(ConfigError, match=r"cuts prompts .* raise its context length .* min_tokens_per_word"):
+            for _ in range(5):
+                client.ask(long, lambda upper_bound: None)
+        assert len(server.requests) == 5
+
+
+# --- gateways -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_gateway_gets_its_tags_and_says_what_a_call_cost(clients):
+    config = {"extra_headers": {"x-litellm-tags": "medkd,gout"}, "cost_header": "X-LiteLLM-Response-Cost"}
+    entry = answer(200, completion_body(), {"x-litellm-response-cost": "0.0123"})
+    found, _, server = asked(clients, [entry], config=config)
+    assert server.requests[0].headers["x-litellm-tags"] == "medkd,gout"
+    assert (found.cost_usd, found.possibly_usd) == (0.0123, 0.0)
+
+
+@pytest.mark.parametrize("said", ["None", "nan", "-1", "0", "inf", ""])
+def test_a_gateway_that_does_not_know_the_cost_leaves_it_to_the_prices(clients, said):
+    entry = answer(200, completion_body(), {"x-cost": said})
+    assert asked(clients, [entry], config={"cost_header": "x-cost"})[0].cost_usd == pytest.approx(0.002)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {"message": "Budget has been exceeded! Current cost: 2, Max budget: 1", "type": "budget_exceeded", "code": "400"}),
+        (429, {"message": "Budget has been exceeded! Current cost: 2", "type": "None", "param": "None", "code": "429"}),
+        (429, {"message": "Max budget limit reached.", "type": "None", "param": "None", "code": "429"}),
+        (403, {"message": "over", "code": "key_budget_exceeded"}),
+    ],
+)
+def test_a_gateways_own_budget_is_money(clients, status, body):
+    with ScriptedTeacher([answer(status, {"error": body})]) as server, pytest.raises(RefusedError, match="money or spending"):
+        clients(server).ask(REQUEST, lambda upper_bound: None)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "No deployments available for selected model, Try again in 0.05 seconds. Passed model=teacher-1",
+        'TensorZero rate limit exceeded for `token` resource.\nScope: tag_key="user"\nRequested: 1009\nAvailable: 2',
+        "litellm.RateLimitError: Crossed TPM / RPM / Max Parallel Request Limit. Hit RPM Limit",
+    ],
+)
+def test_a_gateways_own_rate_limits_are_waited_for(clients, message):
+    entry = answer(429, {"error": {"message": message, "type": "None", "param": "None", "code": "429"}})
+    found, _, server = asked(clients, [entry, completion()])
+    assert (found.outcome, found.attempts, len(server.requests)) == ("reply", 1, 2)
+
+
+# --- what headers say of the limits -------------------------------------------------------------------------------------
+
+
+def test_a_limit_that_only_headers_tell_is_kept_in_this_processs_share(clients):
+    """240 a minute for two processes: 10 at once, then 2 a second."""
+    told = answer(200, completion_body(), {"x-ratelimit-limit-requests": "240", "x-ratelimit-remaining-requests": "239"})
+    with ScriptedTeacher([told]) as server:
+        client = clients(server, share=2)
+        for _ in range(14):
+            client.ask(REQUEST, lambda upper_bound: None)
+        assert server.requests[-1].at - server.requests[0].at >= 1.0
+
+
+def test_what_remains_of_a_limit_slows_the_calls_before_the_teacher_has_to(clients):
+    def script(number, received):
+        left = "0" if number == 3 else "100"
+        return answer(200, completion_body(), {"x-ratelimit-limit-requests": "120", "x-ratelimit-remaining-requests": left})
+
+    with ScriptedTeacher(script) as server:
+        client = clients(server, config={"limits": Limits(requests_per_minute=120, max_concurrency=1)})
+        for _ in range(5):
+            client.ask(REQUEST, lambda upper_bound: None)
+        assert server.requests[4].at - server.requests[3].at >= 0.4
+
+
+def test_replies_that_have_a_rate_of_their_own_are_paid_afterwards(clients):
+    limits = Limits(output_tokens_per_minute=12_000, max_concurrency=4)  # the bucket holds 1,000, a reply takes 500
+    with ScriptedTeacher([completion()]) as server:
+        client = clients(server, config={"limits": limits})
+        for _ in range(4):
+            client.ask(REQUEST, lambda upper_bound: None)
+        assert server.requests[3].at - server.requests[0].at >= 2.0
+
+
+# --- echoes -------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_and_prompt_words_echoed_as_names_are_dropped(clients, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("medkd"), "propagate", True)
+    caplog.set_level(logging.DEBUG)
+    request = Request(messages=(Message("user", "Frau Zauberwort-Canary has gout"),), reply_limit=100)
+    body = completion_body(model=f"m-{KEY[3:14]}", id="zauberwort-canary", system_fingerprint=KEY)
+    config = {"auth": "bearer", "api_key_env": "K"}
+    echo = answer(200, body, {"x-request-id": "zauberwort-canary"})
+    found, _, _ = asked(clients, [echo], request=request, api_key=KEY, config=config)
+    assert found.reply is not None
+    assert (found.reply.served_model, found.reply.request_id, found.reply.fingerprint) == ("", "", "")
+    refusal = {"error": {"message": "'zauberwort' is not allowed", "code": "zauberwort", "param": "zauberwort-canary.x"}}
+    with ScriptedTeacher([answer(404, refusal)]) as server, pytest.raises(ConfigError) as caught:
+        clients(server, api_key=KEY, config=config).ask(request, lambda upper_bound: None)
+    shown = str(caught.value) + caplog.text + repr([record.__dict__ for record in caplog.records])
+    assert "zauberwort" not in shown.lower() and "canary" not in shown.lower()

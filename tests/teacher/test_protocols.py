@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medkd.records import PATIENT_RECORD
+from medkd.teacher.json_schemas import strict, unbounded
 from medkd.teacher.prompts import Message, Request
 from medkd.teacher.protocols import NotAReply, Usage, decode, encode, headers, identifier, model_ids, parse
 from tests.teacher.scripted import completion_body, teacher
@@ -54,6 +56,58 @@ def test_an_openai_extraction_asks_for_json_in_the_configured_form(form, expecte
     _, fields = sent(teacher(structured_output=form), JSON)
     assert fields.get("response_format") == expected
     assert (fields["temperature"], fields["seed"]) == (0.0, 7)
+
+
+def test_json_object_is_never_asked_for_without_the_word_json():
+    plain = Request(messages=(Message("user", "Write it."),), reply_limit=9, json_schema=SCHEMA, schema_name="r")
+    _, fields = sent(teacher(structured_output="json_object"), plain)
+    assert "JSON" in fields["messages"][-1]["content"] and fields["messages"][-1]["content"].startswith("Write it.")
+    _, unchanged = sent(teacher(structured_output="json_object"), JSON)
+    assert unchanged["messages"][-1]["content"] == "Größe?"
+
+
+MILLIGRAMS = {"type": "object", "properties": {"mg": {"type": "number", "minimum": 0}}}
+LOOSE = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "maxLength": 9},
+        "sex": {"type": "string", "enum": ["f", "m"]},
+        "doses": {"type": "array", "minItems": 1, "items": MILLIGRAMS},
+        "either": {"anyOf": [{"type": "string"}, {"type": "object", "properties": {}}]},
+    },
+    "required": ["name"],
+}
+
+
+def test_a_strict_schema_requires_everything_and_lets_what_was_optional_be_null():
+    asked = Request(messages=TALK, reply_limit=9, json_schema=LOOSE, schema_name="r")
+    _, fields = sent(teacher(structured_output="json_schema"), asked)
+    assert fields["response_format"]["json_schema"]["strict"] is True
+    schema = fields["response_format"]["json_schema"]["schema"]
+    assert schema["required"] == ["name", "sex", "doses", "either"] and schema["additionalProperties"] is False
+    assert schema["properties"]["name"]["type"] == "string"
+    assert schema["properties"]["sex"] == {"type": ["string", "null"], "enum": ["f", "m", None]}
+    dose = schema["properties"]["doses"]["items"]
+    assert schema["properties"]["doses"]["type"] == ["array", "null"]
+    assert (dose["required"], dose["additionalProperties"]) == (["mg"], False)
+    assert schema["properties"]["either"]["anyOf"][1] == {"type": "null"}
+
+
+def test_an_output_format_has_closed_objects_and_no_bounds():
+    _, fields = sent(anthropic(), Request(messages=TALK, reply_limit=9, json_schema=LOOSE, schema_name="r"))
+    schema = fields["output_config"]["format"]["schema"]
+    assert schema["properties"]["name"] == {"type": "string"} and schema["additionalProperties"] is False
+    assert schema["properties"]["doses"] == {
+        "type": "array",
+        "items": {"type": "object", "properties": {"mg": {"type": "number"}}, "additionalProperties": False},
+    }
+    assert schema["required"] == ["name"]
+
+
+def test_a_schema_that_is_strict_already_stays_as_it_is():
+    schema = PATIENT_RECORD.json_schema()
+    assert strict(schema) == unbounded(schema) == schema
+    assert LOOSE["properties"]["name"] == {"type": "string", "maxLength": 9}
 
 
 def test_an_anthropic_request_keeps_the_system_message_apart():
@@ -117,12 +171,45 @@ def test_deepseek_names_its_cached_tokens_differently():
 
 
 @pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 9.0, "completion_tokens": 3.0}, (9, 0, 0, 3)),
+        ({"prompt_tokens": 9, "total_tokens": 12}, (9, 0, 0, 3)),
+        # reasoning that the completion leaves out and the total does not
+        ({"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 20}, (9, 0, 0, 11)),
+        # a gateway in front of Anthropic: its names, inside the OpenAI shape
+        (
+            {"prompt_tokens": 90, "completion_tokens": 3, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 20},
+            (90, 40, 20, 3),
+        ),
+        ({"prompt_tokens": 90, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 400}}, (90, 90, 0, 3)),
+        ({"prompt_tokens": 90, "completion_tokens": 3, "prompt_tokens_details": None}, (90, 0, 0, 3)),
+    ],
+)
+def test_forms_of_usage(usage, expected):
+    found = reply(completion_body(usage=usage)).usage
+    assert found is not None
+    assert (found.prompt_tokens, found.cached_tokens, found.cache_write_tokens, found.completion_tokens) == expected
+
+
+@pytest.mark.parametrize("prompt", [None, -1, 10**12, "9", True, 1.5])
+def test_what_is_no_count_is_no_usage(prompt):
+    assert reply(completion_body(usage={"prompt_tokens": prompt, "completion_tokens": 1})).usage is None
+
+
+@pytest.mark.parametrize("usage", [None, {}, [], "x", {"prompt_tokens": 1}])
+def test_what_is_no_usage(usage):
+    assert reply(completion_body(usage=usage)).usage is None
+
+
+@pytest.mark.parametrize(
     ("reason", "finish"),
     [
         ("stop", "stop"),
         ("length", "length"),
         ("content_filter", "refusal"),
         ("tool_calls", "aborted"),
+        ("function_call", "aborted"),
         ("insufficient_system_resource", "aborted"),
         ("abort", "aborted"),
         (None, "aborted"),

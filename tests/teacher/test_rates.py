@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,18 +51,57 @@ def test_an_amount_larger_than_the_bucket_goes_on_credit():
     assert bucket.delay(1, 0.0) > 590
 
 
-def test_concurrency_starts_low_and_grows_by_one_for_each_full_round():
+def test_concurrency_starts_low_and_doubles_each_round_until_the_first_cut():
+    concurrency = Concurrency(1000)
+    assert concurrency.limit == 4
+    for limit in (8, 16, 32, 64):
+        for _ in range(limit // 2):
+            concurrency.good()
+        assert concurrency.limit == limit
+
+
+def test_after_a_cut_concurrency_grows_by_one_for_each_full_round():
     concurrency = Concurrency(6)
+    concurrency.cut()
     limits = []
     for _ in range(20):
         limits.append(concurrency.limit)
         concurrency.good()
-    assert limits == [4] * 4 + [5] * 5 + [6] * 11
+    assert limits == [2] * 2 + [3] * 3 + [4] * 4 + [5] * 5 + [6] * 6
+
+
+def test_headers_lower_a_rate_and_let_it_rise_to_the_configured_one_again():
+    bucket = Bucket(600, now=0.0)  # holds 50
+    bucket.correct(per_minute=60, remaining=None, now=0.0)
+    bucket.take(5)
+    assert bucket.delay(1, 0.0) == pytest.approx(1.0)
+    bucket.correct(per_minute=6000, remaining=None, now=0.0)
+    assert bucket.delay(1, 0.0) == pytest.approx(0.1)
+
+
+def test_what_remains_lowers_a_bucket_and_never_fills_it():
+    bucket = Bucket(600, now=0.0)
+    bucket.take(48)
+    bucket.correct(per_minute=None, remaining=40, now=0.0)
+    assert bucket.delay(2, 0.0) == 0 and bucket.delay(3, 0.0) > 0
+    bucket.correct(per_minute=None, remaining=0, now=0.0)
+    assert bucket.delay(1, 0.0) == pytest.approx(0.1)
+
+
+def test_a_bucket_without_a_rate_lets_everything_through_until_headers_give_one():
+    bucket = Bucket(None, now=0.0)
+    bucket.take(10**9)
+    bucket.correct(per_minute=None, remaining=0, now=1.0)
+    assert bucket.delay(10**9, 1.0) == 0
+    bucket.correct(per_minute=60, remaining=30, now=2.0)
+    assert bucket.delay(5, 2.0) == 0
+    bucket.take(5)
+    assert bucket.delay(1, 2.0) == pytest.approx(1.0)
 
 
 def test_a_cut_takes_three_tenths_and_never_the_last():
     concurrency = Concurrency(100)
-    for _ in range(4 + 5 + 6 + 7 + 8 + 9):
+    for _ in range(6):
         concurrency.good()
     assert concurrency.limit == 10
     concurrency.cut()
