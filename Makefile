@@ -54,8 +54,9 @@ test-all: test test-torch test-chaos ## every test that one machine can run
 bench-quality: $(READY) ## measure what guards the data: duplicates and leaks at a million rows
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
 
-bench-teacher: $(READY) ## every fault of a teacher, 200 samples each, in both protocols; rewrites tests/benchmarks/fault_menu.md
+bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), then all at once with 20 kills
 	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md
+	$(BIN)/python -m tests.benchmarks.mixed_faults --samples 2000 --kills 20
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -79,7 +79,7 @@ def courses() -> Iterator[Course]:
             yield Course(fault=fault, spec=f"{fault}@5,{fault}@17-18", deadline_seconds=5)
         elif refusal is not None and refusal.wait_seconds:
             yield Course(fault=fault, spec=f"{fault}@3,{fault}@12-15,{fault}@30")
-        elif refusal is not None or fault in LOST:
+        elif refusal is not None or fault in (*LOST, "refusal", "finish_content_filter"):
             yield Course(fault=fault, spec=f"{fault}@7,{fault}:0.1")
         else:
             yield Course(fault=fault, spec=f"{fault}:{0.3 if fault in RECORD_SPOILERS else 0.2}")
