@@ -132,6 +132,8 @@ class TeacherConfig(_Strict):
     """`restricted`: the provider's terms limit training models on its output."""
     terms_acknowledged: bool = False
     """Must be true to use a `restricted` teacher: you have read its terms and may train on its output."""
+    phi_agreement: bool = False
+    """Must be true to send it conversations that contain patient data: your agreement with whoever runs it covers them."""
     limits: Limits = Limits()
     prices: Prices = Prices()
 

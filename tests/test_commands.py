@@ -128,6 +128,21 @@ def test_terms_that_restrict_training_must_be_acknowledged(tmp_path: Path, serve
     refused(medkd(*line, environment={"CLINIC_API_KEY": "right-key"}), 78, "terms_acknowledged")
 
 
+def test_what_conversations_hold_must_be_said_and_decides_who_may_see_them(tmp_path: Path, server: Server) -> None:
+    visits = tmp_path / "visits.csv"
+    visits.write_text('conversation\n"Doctor: Hello.\nPatient: I have had a cough for 3 days."\n')
+    key = {"CLINIC_API_KEY": "right-key"}
+    shared = ["--prefix", str(tmp_path / "run"), "--teacher", "clinic", "--conversations", str(visits)]
+    line = ["plan", *shared, "--config", str(changed_config(tmp_path, server))]
+    refused(medkd(*line, environment=key), 64, "--contains-phi: missing", "patient data")
+    refused(medkd(*line, "--contains-phi", "perhaps", environment=key), 64, "--contains-phi")
+    refused(medkd(*line, "--contains-phi", "yes", environment=key), 78, "teacher_models.clinic.phi_agreement", "set it to true")
+    agreed = ["plan", *shared, "--config", str(changed_config(tmp_path, server, phi_agreement=True)), "--contains-phi", "yes"]
+    assert medkd(*agreed, environment=key).returncode == 0
+    assert json.loads((tmp_path / "run" / "plan.json").read_text())["source"]["contains_phi"] is True
+    assert server.counters.stats()["billed_total"] == 0
+
+
 def test_a_memory_prefix_cannot_hold_a_run_of_processes(tmp_path: Path) -> None:
     refused(medkd(*run_line("memory://run", changed_config(tmp_path))), 78, "memory://")
 

@@ -126,12 +126,20 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-topics", type=_positive, help="only the first so many topics of the configuration")
     parser.add_argument("--exchanges", help="exchanges of a conversation, for example 4-8; else the configuration's")
     parser.add_argument(
-        "--conversations", action="append", help="existing conversations: CSV, JSONL or Parquet file, folder or glob"
+        "--conversations",
+        action="append",
+        help="existing conversations: CSV, JSONL (also compressed) or Parquet file, folder or glob, at any URL that fsspec opens",
     )
     parser.add_argument("--conversation-column", default="conversation", help="column of the text")
     parser.add_argument("--id-column", help="column of the conversation's own id")
     parser.add_argument("--record-column", help="column of a record somebody wrote; then no teacher is asked")
     parser.add_argument("--topic-column", help="column of the topic")
+    parser.add_argument("--gold-column", help="column of a record known to be right: what teacher and student are scored on")
+    parser.add_argument(
+        "--contains-phi",
+        choices=("yes", "no"),
+        help="whether --conversations hold patient data; yes: only teachers marked phi_agreement are asked",
+    )
     parser.add_argument("--take-over", action="store_true", help="work on a prefix although somebody else did within ten minutes")
 
 

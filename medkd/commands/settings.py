@@ -19,6 +19,7 @@ from medkd.store.files import Store, open_store
 
 # Where a chart mounts the Secret's keys as files.
 SECRETS_FOLDER = "/var/run/medkd/secrets"
+CONVERSATION_COLUMNS = ("conversation", "id", "record", "topic", "gold")
 
 
 def load_configs(args: argparse.Namespace) -> ModelConfigs:
@@ -34,13 +35,23 @@ def open_prefix(args: argparse.Namespace, stop: threading.Event) -> Store:
     """The run's store, which stops waiting for an unreachable server once `stop` is set."""
     if args.prefix is None:
         raise UsageError("--prefix: missing; say where the run lies, a folder or s3://bucket/path")
-    try:
-        options = json.loads(args.storage_options) if args.storage_options else {}
-    except ValueError:
-        raise UsageError(f"--storage-options: got {args.storage_options!r}, expected a JSON object for the file system") from None
-    store = open_store(args.prefix, options)
+    store = open_store(args.prefix, storage_options(args))
     store.stop = stop
     return store
+
+
+def storage_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings of the run's file system."""
+    try:
+        options = json.loads(args.storage_options) if args.storage_options else {}
+        if not isinstance(options, dict):
+            raise ValueError
+    except ValueError:
+        # Not shown: it may hold a key.
+        raise UsageError(
+            '--storage-options: expected a JSON object for the file system, for example {"endpoint_url": "http://minio:9000"}'
+        ) from None
+    return options
 
 
 def teacher_of(configs: ModelConfigs, args: argparse.Namespace) -> TeacherConfig:
@@ -122,16 +133,26 @@ def _exchanges(text: str) -> dict[str, int]:
     return {"min_exchanges": int(low), "max_exchanges": int(high or low)}
 
 
-def conversation_source(args: argparse.Namespace) -> Any:
+def conversation_source(args: argparse.Namespace, store_options: dict[str, dict[str, Any]]) -> Any:
+    """The conversations that the flags name. store_options: how to open those that lie in the same kind of store as the run."""
     from medkd.stages.plan import ConversationSource
     from medkd.store.conversations import Columns, survey
 
     if not args.conversations:
         return None
+    if args.contains_phi is None:
+        raise UsageError(
+            "--contains-phi: missing; say yes if --conversations hold patient data, no if they are invented or de-identified"
+        )
     columns = Columns(
-        conversation=args.conversation_column, id=args.id_column, record=args.record_column, topic=args.topic_column
+        conversation=args.conversation_column,
+        id=args.id_column,
+        record=args.record_column,
+        topic=args.topic_column,
+        gold=args.gold_column,
     )
-    return ConversationSource(files=tuple(survey(args.conversations, columns)), columns=columns)
+    files = survey(args.conversations, columns, store_options)
+    return ConversationSource(files=tuple(files), columns=columns, contains_phi=args.contains_phi == "yes")
 
 
 def shard_options(args: argparse.Namespace, teacher: TeacherConfig) -> Any:
@@ -181,7 +202,7 @@ def repeat_flags(args: argparse.Namespace, *names: str) -> list[str]:
 
 
 def plan_flags(args: argparse.Namespace) -> list[str]:
-    conversations = ("conversations", "conversation_column", "id_column", "record_column", "topic_column")
+    conversations = ("conversations", "contains_phi", *(f"{name}_column" for name in CONVERSATION_COLUMNS))
     what = ("teacher", "student", "num_samples", "num_shards", "seed", "topic", "held_out_topic", "num_topics", "exchanges")
     return repeat_flags(args, *what, *conversations, "take_over")
 

@@ -23,6 +23,7 @@ from medkd.commands.settings import (
     read_gold,
     repeat_flags,
     shard_options,
+    storage_options,
     student_of,
     teacher_client,
     teacher_of,
@@ -143,8 +144,9 @@ def _planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:
         seed=args.seed,
         total_samples=args.num_samples,
         prompt_version=prompts.PROMPT_VERSION,
-        source=conversation_source(args),
+        source=conversation_source(args, {"s3": options} if (options := storage_options(args)) else {}),
     )
+    planning.check_phi(plan, teacher)
     return teacher, plan
 
 

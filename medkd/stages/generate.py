@@ -45,6 +45,7 @@ def generate(
     plan, cut = planning.load_plan(store)
     if not 0 <= options.shard < cut.num_shards:
         raise ConfigError(f"--shard-index: got {options.shard}, allowed: 0 to {cut.num_shards - 1}, the shards of this run")
+    planning.check_phi(plan, teacher)
     manifest_path = layout.shard_file(options.shard, "manifest.json")
     finished = manifests.read(store, manifest_path)
     if finished:

@@ -17,7 +17,7 @@ from medkd.errors import BudgetError, ConfigError, InputError
 from medkd.records import RECORD_SCHEMAS, RecordSchema
 from medkd.samples import SampleSpec, canonical_json, sha256_hex
 from medkd.store import budget, layout, manifests
-from medkd.store.conversations import Columns, SourceFile
+from medkd.store.conversations import Block, Columns, SourceFile
 from medkd.store.files import Store, check_exclusive_create
 from medkd.telemetry import event
 
@@ -44,6 +44,8 @@ class ConversationSource:
 
     files: tuple[SourceFile, ...]
     columns: Columns
+    contains_phi: bool
+    """Whether they are patient data, which only teachers marked `phi_agreement` may see."""
 
     @property
     def num_rows(self) -> int:
@@ -230,10 +232,17 @@ def parse_plan(data: bytes) -> Plan:
         raise ConfigError(f"{layout.PLAN}: written by another version of medkd; continue this run with that version")
     source = raw.pop("source")
     if source:
-        files = tuple(SourceFile(**file) for file in source["files"])
-        raw["source"] = ConversationSource(files=files, columns=Columns(**source["columns"]))
+        raw["source"] = ConversationSource(
+            files=tuple(_source_file(file) for file in source["files"]),
+            columns=Columns(**source["columns"]),
+            contains_phi=source["contains_phi"],
+        )
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in raw.items()}
     return Plan(**fields)
+
+
+def _source_file(raw: dict[str, Any]) -> SourceFile:
+    return SourceFile(**{**raw, "blocks": tuple(Block(**block) for block in raw["blocks"])})
 
 
 def dearest_call_usd(plan: Plan, teacher: TeacherConfig) -> float:
@@ -252,7 +261,10 @@ def estimate_usd(plan: Plan, teacher: TeacherConfig) -> float:
     exchanges = (plan.min_exchanges + plan.max_exchanges) / 2
     prompt, conversation = _PROMPT_BYTES / _BYTES_PER_TOKEN, exchanges * _TOKENS_PER_EXCHANGE
     tokens_in, tokens_out = prompt + conversation, float(_TOKENS_PER_RECORD)
-    if not plan.source:
+    if plan.source:
+        conversations = sum(file.conversation_bytes for file in plan.source.files) / max(1, plan.source.num_rows)
+        tokens_in = prompt + conversations / _BYTES_PER_TOKEN
+    else:
         tokens_in, tokens_out = tokens_in + prompt, tokens_out + conversation
     prices = teacher.prices
     return plan.total_samples * (tokens_in * prices.input + tokens_out * prices.output) * prices.peak_multiplier / 1e6
@@ -300,6 +312,15 @@ def check_terms(name: str, teacher: TeacherConfig) -> None:
         raise ConfigError(
             f"teacher_models.{name}.terms_acknowledged: got false; this provider's terms restrict training models on its output. "
             "Read them, then set it to true, or use a teacher with open terms"
+        )
+
+
+def check_phi(plan: Plan, teacher: TeacherConfig) -> None:
+    """ConfigError where patient data would go to a teacher that nobody has an agreement with."""
+    if plan.source and plan.source.contains_phi and asks_teacher(plan) and not teacher.phi_agreement:
+        raise ConfigError(
+            f"teacher_models.{plan.teacher['name']}.phi_agreement: got false, but the conversations contain patient data "
+            "(--contains-phi yes); set it to true if your agreement with the provider covers them, or choose your own teacher"
         )
 
 

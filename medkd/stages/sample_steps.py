@@ -98,6 +98,7 @@ class _Variation:
 
     def accepted_row(self) -> Row:
         self.conversation = self._imported_conversation() if self.imported else self._generated_conversation()
+        gold = self._gold()
         record, evidence = self._record(self.conversation)
         output = self.plan.schema.canonical(record)
         human = self.imported is not None and self.imported.record is not None
@@ -109,7 +110,7 @@ class _Variation:
             "output": output,
             "evidence": [{"field": path, "turns": list(turns)} for path, turns in evidence.items()],
             "reference": "human" if human else "teacher",
-            "gold": output if human else None,
+            "gold": gold or (output if human else None),
             "served_model": last.get("served_model"),
             "prompt_version": self.plan.prompt_version,
             **{name: sum(entry[name] for entry in self.used) for name in TOKEN_KINDS},
@@ -145,6 +146,15 @@ class _Variation:
             raise _Rejection("unreadable", self.imported.problem)
         return self.imported.conversation
 
+    def _gold(self) -> str | None:
+        """The record that came along to be scored against, in canonical form."""
+        if self.imported is None or self.imported.gold is None:
+            return None
+        try:
+            return self.plan.schema.canonical(parse_record(self.imported.gold, self.plan.schema))
+        except InvalidRecord as problem:
+            raise _Rejection("gold_invalid", f"{self.imported.place}: gold: {problem.problem}") from None
+
     def _generated_conversation(self) -> str:
         def check(text: str) -> str:
             check_conversation(text, self.plan.min_exchanges)
@@ -167,9 +177,9 @@ class _Variation:
             try:
                 return check(self.imported.record)
             except InvalidRecord as problem:
-                raise _Rejection(problem.kind, problem.problem) from None
+                raise _Rejection(problem.kind, f"{self.imported.place}: {problem.problem}") from None
             except _Ungrounded as problem:
-                raise _Rejection("ungrounded", str(problem)) from None
+                raise _Rejection("ungrounded", f"{self.imported.place}: {problem}") from None
         request = prompts.extraction_request(conversation, self.plan.schema, self.teacher, self.spec.seed)
         return self._answer("extraction", request, check)
 

@@ -56,7 +56,7 @@ class ShardWork:
         self._stop = stop
         self._on_progress = on_progress
         self._cells_of_run = plan.cells()
-        self._imported = _imported_rows(plan, self.indices)
+        self._imported = _imported_rows(plan, self.indices, store)
         self._events: Events = queue.SimpleQueue()
         self.ledger = ShardLedger(store, plan, cut, teacher, options, stop, self._events)
         self._calls = Calls(client, self.ledger.purse.reserve, self._events, options.concurrency)
@@ -263,7 +263,8 @@ class ShardWork:
         }
 
 
-def _imported_rows(plan: planning.Plan, indices: range) -> dict[int, ImportedRow]:
+def _imported_rows(plan: planning.Plan, indices: range, store: Store) -> dict[int, ImportedRow]:
     if plan.source is None:
         return {}
-    return dict(conversations.read(list(plan.source.files), plan.source.columns, indices.start, indices.stop))
+    source = plan.source
+    return dict(conversations.read(list(source.files), source.columns, indices.start, indices.stop, store.options))

@@ -48,6 +48,8 @@ class Store:
         self.url = url
         self.filesystem = filesystem
         self.root = root.rstrip("/")
+        self.options: dict[str, dict[str, Any]] = {}
+        """What the file system was opened with, by its protocol: for input files that lie in the same kind of store."""
         self.stop = threading.Event()
         """Set it to end waiting for a store that cannot be reached."""
 
@@ -120,7 +122,7 @@ class Store:
     def sub(self, folder: str) -> Store:
         """The same store seen from a folder below the prefix."""
         store = type(self)(f"{self.url}/{folder}", self.filesystem, self._full(folder))
-        store.stop = self.stop
+        store.stop, store.options = self.stop, self.options
         return store
 
     def download(self, folder: str, target: Path) -> None:
@@ -317,7 +319,9 @@ def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
             filesystem.connect()
         except Exception as error:
             raise ConfigError(f"store {url}: no S3 client with these settings ({error}); mend --storage-options") from None
-        return S3Store(url, filesystem, root)
+        store = S3Store(url, filesystem, root)
+        store.options = {"s3": options} if options else {}
+        return store
     raise ConfigError(f"store {url}: {protocols[0]} has no exclusive create here; use a folder, memory:// or s3://")
 
 

@@ -46,6 +46,21 @@ REFUSED = {
     "more shards than samples": (["plan.numSamples=8"], ["generate.shards: got 16", "plan.numSamples = 8"]),
     "every shard may fail": (["generate.maxFailedShards=16"], ["generate.maxFailedShards: got 16"]),
     "columns without conversations": (["conversations.recordColumn=record"], ["conversations.files: missing"]),
+    "conversations that nobody said anything of": (
+        ["conversations.files[0]=s3://a/b.csv"],
+        ["conversations.containsPhi: missing", "patient data"],
+    ),
+    "patient data for a teacher without an agreement": (
+        ["conversations.files[0]=s3://a/b.csv", "conversations.containsPhi=yes"],
+        ["conversations.containsPhi: got yes", "teacher_models.deepseek.phi_agreement"],
+    ),
+    "something else than yes or no": (["conversations.containsPhi=perhaps"], ["containsPhi"]),
+    "an encryption that S3 does not know": (["storage.encryption.type=rot13"], ["encryption", "type"]),
+    "a key without its encryption": (["storage.encryption.kmsKeyId=k"], ["storage.encryption.kmsKeyId: got a key"]),
+    "S3's encryption for a folder": (
+        ["storage.prefix=/data/runs", "storage.existingClaim=share", "storage.encryption.type=AES256"],
+        ["storage.encryption.type: got AES256", "encrypt the claim's volume"],
+    ),
     "a queue without a mode": (["kueue.queueName=q"], ["kueue.releaseMode: missing"]),
     "a mode without a queue": (["kueue.releaseMode=gate"], ["kueue.queueName: missing"]),
     "a queue of a stage that is none": (["kueue.stages.training.queueName=q"], ["kueue", "training"]),

@@ -188,7 +188,7 @@ def test_a_monstrous_conversation_is_rejected_alone_and_a_long_one_is_bought_at_
     rows = [{"id": name, "conversation": line * times} for name, times in sizes.items()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = Columns(id="id")
-    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns)
+    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns, contains_phi=False)
     _, cut = planned(store, teacher, samples=None, source=source, budget_usd=2.0)
     assert len(line) * 1_500 / 1e6 < cut.chunk_usd < len(line) * 20_000 / 1e6, "what the sizes are about"
     manifest = Worker(store, teacher, budget_usd=2.0).run()
@@ -248,7 +248,7 @@ def test_existing_conversations_skip_the_first_call_and_keep_their_ids(tmp_path,
     ]
     file.write_text("\n".join([*(json.dumps(line) for line in lines), "{broken"]) + "\n")
     columns = Columns(conversation="text", id="id")
-    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns)
+    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns, contains_phi=False)
     planned(store, teacher, samples=None, source=source)
     manifest = Worker(store, teacher).run()
     rows = samples_of(store, manifest)
@@ -272,13 +272,52 @@ def test_conversations_with_records_ask_no_teacher_and_pass_the_same_checks(tmp_
     file = tmp_path / "labelled.jsonl"
     file.write_text("".join(json.dumps({"conversation": talk, "record": record}) + "\n" for record in (right, wrong, "nonsense")))
     columns = Columns(record="record")
-    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns)
+    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns, contains_phi=False)
     planned(store, teacher, samples=None, source=source)
     manifest = Worker(store, teacher).run()
     (row,) = samples_of(store, manifest)
     assert (row["reference"], json.loads(row["gold"])) == ("human", right)
     assert [rejection["reason"] for rejection in rejected_of(store, manifest)] == ["ungrounded", "not_json"]
     assert server.counters.stats()["requests"] == 0
+
+
+def test_gold_that_came_along_is_kept_and_the_teacher_asked_all_the_same(tmp_path, server: Server) -> None:
+    from medkd.records import PATIENT_RECORD
+
+    teacher, store = simulated(server), open_store("memory://gold")
+    gold = PATIENT_RECORD.empty() | {
+        "patient_details": {"name": "Ann Lee", "age": "41", "sex": "NOT PROVIDED", "occupation": "NOT PROVIDED"}
+    }
+    talk = "Doctor: Who are you?\nPatient: I am Ann Lee, forty one years old."
+    lines = [{"id": "a", "text": talk, "true": gold}, {"id": "b", "text": talk + " Yes."}, {"id": "c", "text": talk, "true": "x"}]
+    file = tmp_path / "gold.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    columns = Columns(conversation="text", id="id", gold="true")
+    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns, contains_phi=False)
+    planned(store, teacher, samples=None, source=source)
+    manifest = Worker(store, teacher).run()
+    rows = samples_of(store, manifest)
+    assert [(row["source_id"], row["reference"], row["gold"] and json.loads(row["gold"])) for row in rows] == [
+        ("a", "teacher", gold),
+        ("b", "teacher", None),
+    ]
+    (broken,) = rejected_of(store, manifest)
+    assert (broken["source_id"], broken["reason"]) == ("c", "gold_invalid") and f"{file}:3: gold: " in broken["detail"]
+    assert len(calls_of(store, manifest)) == 2, "nothing is paid for a row whose gold is broken"
+
+
+def test_patient_data_reach_no_teacher_without_an_agreement(tmp_path, server: Server) -> None:
+    teacher, store = simulated(server), open_store("memory://phi")
+    file = tmp_path / "visits.jsonl"
+    file.write_text(json.dumps({"conversation": "Doctor: Hello.\nPatient: I have had a cough for 3 days."}) + "\n")
+    columns = Columns()
+    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns, contains_phi=True)
+    planned(store, teacher, samples=None, source=source)
+    with pytest.raises(ConfigError, match=r"teacher_models\.simulator\.phi_agreement: got false"):
+        Worker(store, teacher).run()
+    assert server.counters.stats()["requests"] == 0
+    agreed = teacher.model_copy(update={"phi_agreement": True})
+    assert Worker(store, agreed).run().counts["samples"] == 1
 
 
 def test_a_shard_that_the_run_does_not_have_is_refused(store: Store, server: Server) -> None:

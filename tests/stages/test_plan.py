@@ -22,7 +22,7 @@ from medkd.samples import sample_id
 from medkd.stages import plan as planning
 from medkd.stages.plan import ConversationSource, Plan, parse_plan
 from medkd.store import layout, manifests
-from medkd.store.conversations import Columns, SourceFile
+from medkd.store.conversations import Block, Columns, SourceFile
 from medkd.store.files import Store
 from medkd.teacher import prompts, protocols
 from medkd.teacher.prices import upper_bound_usd
@@ -60,9 +60,20 @@ _words = st.lists(st.text("abcdefgh ", min_size=1, max_size=8), min_size=1, max_
 _sources = st.builds(
     ConversationSource,
     files=st.lists(
-        st.builds(SourceFile, path=st.text(), rows=st.integers(0, 50), sha256=st.text("0123456789abcdef", max_size=8)), max_size=3
+        st.builds(
+            SourceFile,
+            path=st.text(),
+            rows=st.integers(0, 50),
+            sha256=st.text("0123456789abcdef", max_size=8),
+            blocks=st.lists(
+                st.builds(Block, rows=st.integers(1, 9), line=st.integers(1, 9), offset=st.integers(0, 9), sha256=st.text()),
+                max_size=2,
+            ).map(tuple),
+        ),
+        max_size=3,
     ).map(tuple),
     columns=st.builds(Columns, conversation=st.text(), id=st.none() | st.text(), record=st.none() | st.text()),
+    contains_phi=st.booleans(),
 )
 _json = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x))
 plans = st.builds(
@@ -174,7 +185,7 @@ def test_a_plan_of_another_version_is_not_continued() -> None:
 
 
 def test_more_samples_than_conversations_are_an_input_error() -> None:
-    source = ConversationSource(files=(SourceFile(path="a.csv", rows=5, sha256=""),), columns=Columns())
+    source = ConversationSource(files=(SourceFile(path="a.csv", rows=5, sha256=""),), columns=Columns(), contains_phi=False)
     arguments = {"seed": 1, "prompt_version": 1, "source": source}
     assert planning.make_plan(SETTINGS, "simulator", teacher(), total_samples=None, **arguments).total_samples == 5
     with pytest.raises(InputError, match="--num-samples: got 6, but --conversations holds 5 rows"):
@@ -311,7 +322,7 @@ def test_the_default_budget_is_enough_for_its_plan(store: Store) -> None:
 def test_a_free_teacher_and_conversations_with_their_records_need_no_budget(store: Store) -> None:
     assert publish(store, make_plan()).chunk_usd == 0.0
     columns = Columns(record="gold")
-    source = ConversationSource(files=(SourceFile(path="a.csv", rows=20, sha256=""),), columns=columns)
+    source = ConversationSource(files=(SourceFile(path="a.csv", rows=20, sha256=""),), columns=columns, contains_phi=True)
     plan = make_plan(source=source)
     assert not planning.asks_teacher(plan)
     assert planning.make_layout(plan, teacher(PRICED), num_shards=1, budget_usd=None).chunk_usd == 0.0

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not FOLDER, reason="set MEDKD_MTS_DIALOG to a fo
 def test_every_dialogue_is_accepted_or_rejected_with_its_reason_and_keeps_id_and_text() -> None:
     source_rows = [row for file in sorted(Path(str(FOLDER)).glob("*.csv")) for row in csv.DictReader(file.open(newline=""))]
     columns = Columns(conversation="dialogue", id="ID", topic="section_header")
-    source = ConversationSource(files=tuple(survey([str(FOLDER)], columns)), columns=columns)
+    source = ConversationSource(files=tuple(survey([str(FOLDER)], columns)), columns=columns, contains_phi=False)
     store = open_store("memory://mts")
     with start_simulator() as server:
         teacher = simulated(server, max_concurrency=16)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import os
 import random
+import zipfile
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medkd.errors import ConfigError, InputError, MedkdError
-from medkd.store.conversations import Columns, ImportedRow, SourceFile, read, survey
+from medkd.store.conversations import Block, Columns, ImportedRow, SourceFile, read, survey
+from medkd.store.files import open_store
+from medkd.store.row_formats import MAX_ROW_BYTES
 
 TALK = "Doctor: How are you?\nPatient: I've a cough."
 
@@ -255,7 +263,7 @@ def test_a_file_that_changed_since_the_plan_is_an_input_error(tmp_path: Path) ->
 
 def test_a_file_outside_the_asked_rows_is_not_even_opened(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "a.jsonl", [{"conversation": TALK}])
-    gone = SourceFile(path=str(tmp_path / "gone.jsonl"), rows=5, sha256="")
+    gone = SourceFile(path=str(tmp_path / "gone.jsonl"), rows=5, sha256="", blocks=(Block(rows=5, line=1, offset=0, sha256=""),))
     files = [*survey([str(path)], Columns()), gone]
     assert len(list(read(files, Columns(), 0, 1))) == 1
     with pytest.raises(InputError, match=r"gone\.jsonl: cannot be read \(No such file or directory\)"):
@@ -294,6 +302,239 @@ def test_files_without_one_usable_row_are_an_input_error_with_the_first_reason(t
 def test_a_file_whose_name_looks_like_a_glob_is_read(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "export [1].jsonl", [{"conversation": TALK}])
     assert len(rows_of(path)) == 1
+
+
+# --- what large or torn files do --------------------------------------------------------------------------------------
+
+
+def compress(path: Path, suffix: str) -> Path:
+    """The file compressed, beside itself, which is removed."""
+    data, target = path.read_bytes(), path.with_name(f"{path.name}.{suffix}")
+    if suffix == "zst":
+        with pa.CompressedOutputStream(str(target), "zstd") as file:
+            file.write(data)
+    else:
+        target.write_bytes({"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[suffix](data))
+    path.unlink()
+    return target
+
+
+def many(folder: Path, kind: str, count: int = 3500) -> Path:
+    """A file of several blocks, with lines of every kind of end in its cells."""
+    rows = [
+        {"id": f"v{number}", "conversation": f"Doctor: {number}\r\nPatient: \u00e9\n{'x' * (number % 50)}"}
+        for number in range(count)
+    ]
+    path = folder / f"many.{kind}"
+    if kind == "csv":
+        return write_csv(path, rows)
+    if kind == "jsonl":
+        return write_jsonl(path, rows)
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=600)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_compressed_file_holds_the_same_rows(tmp_path: Path, kind: str, suffix: str) -> None:
+    plain = rows_of(many(tmp_path, kind), Columns(id="id"))
+    packed = compress(tmp_path / f"many.{kind}", suffix)
+    files = survey([str(packed)], Columns(id="id"))
+    assert [row.conversation for _, row in read(files, Columns(id="id"), 0, 3500)] == [row.conversation for row in plain]
+    assert [(number, row.source_id) for number, row in read(files, Columns(id="id"), 2100, 2103)] == [
+        (2100, "v2100"),
+        (2101, "v2101"),
+        (2102, "v2102"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zst"])
+def test_a_torn_compressed_file_is_an_input_error(tmp_path: Path, suffix: str) -> None:
+    path = compress(many(tmp_path, "jsonl"), suffix)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(InputError, match=rf"many\.jsonl\.{suffix}: cannot be"):
+        survey([str(path)], Columns())
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_ranges_over_blocks_are_parts_of_all_rows_with_the_same_lines(tmp_path: Path, kind: str) -> None:
+    files = survey([str(many(tmp_path, kind))], Columns())
+    everything = list(read(files, Columns(), 0, 3500))
+    assert len(files[0].blocks) == 4 and len({row.source_id for _, row in everything}) == 3500
+    for start, stop in ((0, 1), (999, 1001), (1000, 2000), (3499, 3500), (1234, 3456), (3500, 4000)):
+        assert list(read(files, Columns(), start, stop)) == everything[start:stop]
+
+
+class _Counting(LocalFileSystem):
+    """Local files as `counted://`, which says how many bytes were read."""
+
+    protocol = "counted"
+    bytes_read = 0
+
+    def _open(self, path: str, *args: Any, **kwargs: Any) -> Any:
+        kwargs = {name: value for name, value in kwargs.items() if name in ("mode", "block_size")}
+        return _CountedFile(super()._open(path, *args, **kwargs))
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(str(path).removeprefix("counted://")))
+
+    def unstrip_protocol(self, name: str) -> str:
+        return f"counted://{name}"
+
+
+class _CountedFile(io.RawIOBase):
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return int(self.file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self.file.tell())
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self.file.read(size)
+        _Counting.bytes_read += len(data)
+        return data
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_shard_reads_its_part_of_a_file_and_little_more(tmp_path: Path, kind: str) -> None:
+    fsspec.register_implementation("counted", _Counting, clobber=True)
+    noise = random.Random(7)
+    rows = [
+        {"conversation": f"Doctor: {noise.randbytes(1200).hex()}\nPatient: {number}", "unused": noise.randbytes(1200).hex()}
+        for number in range(6000)
+    ]
+    path = tmp_path / f"large.{kind}"
+    if kind == "csv":
+        write_csv(path, rows)
+    elif kind == "jsonl":
+        write_jsonl(path, rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=500)
+    _Counting.bytes_read = 0
+    files = survey([f"counted://{path}"], Columns())
+    if kind == "parquet":
+        assert _Counting.bytes_read < 0.6 * path.stat().st_size, "the unused column is not read"
+    for start in (0, 2500, 5990):
+        _Counting.bytes_read = 0
+        found = list(read(files, Columns(), start, start + 10))
+        assert [row.conversation for _, row in found] == [row["conversation"] for row in rows[start : start + 10]]
+        assert _Counting.bytes_read < path.stat().st_size / 3
+
+
+def test_a_file_that_ends_within_a_quote_loses_only_that_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('conversation,id\n"Doctor: a\nPatient: b",1\n"Doctor: oh no,2\nDoctor: c,3\nDoctor: d,4\n', encoding="utf-8")
+    rows = rows_of(path, Columns(id="id"))
+    assert [(row.conversation, row.problem) for row in rows] == [
+        ("Doctor: a\nPatient: b", None),
+        ("", f"{path}:4: a quote is never closed"),
+        ("Doctor: c", None),
+        ("Doctor: d", None),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_row_without_end_is_broken_and_the_rows_behind_it_are_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    endless = "x" * (MAX_ROW_BYTES + 300_000)
+    before, after = json.dumps({"conversation": "Doctor: a"}), json.dumps({"conversation": "Doctor: b"})
+    if suffix == "csv":
+        path.write_text(f"conversation,id\nDoctor: a,1\n{endless}\nDoctor: b,3\n", encoding="utf-8")
+    else:
+        path.write_text(f"{before}\n{endless}\n{after}\n", encoding="utf-8")
+    rows = rows_of(path)
+    line = 3 if suffix == "csv" else 2
+    assert [(row.conversation, row.problem) for row in rows] == [
+        ("Doctor: a", None),
+        ("", f"{path}:{line}: longer than 4 MiB"),
+        ("Doctor: b", None),
+    ]
+    assert rows[2].place == f"{path}:{line + 1}"
+
+
+def test_jsonl_that_is_not_utf8_loses_the_line_and_csv_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"conversation": "Doctor: a"}\n{"conversation": "Doctor: \xe9"}\n')
+    assert [row.problem for row in rows_of(tmp_path / "a.jsonl")] == [None, f"{tmp_path}/a.jsonl:2: not UTF-8 text"]
+    (tmp_path / "a.csv").write_bytes("conversation\nDoctor: é\n".encode() + b"Doctor: \xe9\n")
+    assert [row.conversation for row in rows_of(tmp_path / "a.csv")] == ["Doctor: é", "Doctor: é"]
+
+
+def test_a_cell_of_parquet_that_is_no_text_costs_its_row(tmp_path: Path) -> None:
+    raw = pa.array([b"Doctor: a", b"Doctor: \xff", b"Doctor: c"], pa.binary())
+    text = pa.StringArray.from_buffers(3, raw.buffers()[1], raw.buffers()[2])
+    pq.write_table(pa.table({"conversation": text}), tmp_path / "a.parquet")
+    rows = rows_of(tmp_path / "a.parquet")
+    assert [row.conversation for row in rows] == ["Doctor: a", "", "Doctor: c"]
+    assert rows[1].problem == f"{tmp_path}/a.parquet:2: a cell cannot be decoded (UnicodeDecodeError)"
+
+
+def test_a_changed_block_is_noticed_by_the_shard_that_reads_it_and_by_no_other(tmp_path: Path) -> None:
+    path = many(tmp_path, "jsonl")
+    files = survey([str(path)], Columns())
+    path.write_text(path.read_text(encoding="utf-8").replace('"Doctor: 1500', '"Doctor: 9500'), encoding="utf-8")
+    assert len(list(read(files, Columns(), 2000, 3500))) == 1500
+    with pytest.raises(InputError, match=r"many\.jsonl: changed since the run was planned"):
+        list(read(files, Columns(), 1400, 1401))
+
+
+def test_gold_and_id_come_along_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+    path = write_jsonl(
+        tmp_path / "a.jsonl",
+        [
+            {"conversation": TALK, "key": "a", "gold": {"name": "Zoë"}},
+            {"conversation": TALK, "key": "", "gold": " "},
+            {"conversation": TALK},
+        ],
+    )
+    rows = rows_of(path, Columns(id="key", gold="gold"))
+    assert [(row.source_id, row.gold, row.record) for row in rows] == [
+        ("a", '{"name": "Zoë"}', None),
+        (f"{path}:2", None, None),
+        (f"{path}:3", None, None),
+    ]
+
+
+def test_a_row_that_lacks_its_record_is_broken_and_not_asked_for(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "a.jsonl", [{"conversation": TALK, "label": {"a": "1"}}, {"conversation": TALK}])
+    assert [row.problem for row in rows_of(path, Columns(record="label"))] == [None, f"{path}:2: no record"]
+
+
+def test_files_in_memory_in_an_archive_and_on_s3_are_read_alike(tmp_path: Path) -> None:
+    path = many(tmp_path, "csv", 5)
+    expected = [row.conversation for row in rows_of(path)]
+    fsspec.filesystem("memory").pipe_file("/visits/many.csv", path.read_bytes())
+    with zipfile.ZipFile(tmp_path / "visits.zip", "w") as archive:
+        archive.write(path, "deep/many.csv")
+    for pattern in ("memory://visits/*.csv", f"zip://deep/*.csv::file://{tmp_path}/visits.zip"):
+        assert [row.conversation for row in rows_of(pattern)] == expected
+
+
+@pytest.mark.s3
+def test_conversations_in_s3_are_opened_as_the_runs_own_store_is(s3_server: Any) -> None:
+    store = open_store("s3://runs/visits", s3_server.options())
+    for name in ("b", "a"):
+        text = "".join(json.dumps({"conversation": f"Doctor: {name}{number}"}) + "\n" for number in range(1500))
+        store.replace(f"{name}.jsonl", text.encode())
+    files = survey(["s3://runs/visits/*.jsonl"], Columns(), store.options)
+    assert [file.path for file in files] == ["s3://runs/visits/a.jsonl", "s3://runs/visits/b.jsonl"]
+    found = [row.conversation for _, row in read(files, Columns(), 1499, 1501, store.options)]
+    assert found == ["Doctor: a1499", "Doctor: b0"]
+    with pytest.raises(InputError, match=r"absent\.jsonl: cannot be read"):
+        survey(["s3://runs/visits/absent.jsonl"], Columns(), store.options)
 
 
 @pytest.mark.skipif("MEDKD_MTS_DIALOG" not in os.environ, reason="MEDKD_MTS_DIALOG names the folder of the MTS-Dialog data set")

@@ -2,8 +2,20 @@
 {{- define "medkd.args.shared" -}}
 - --config=/etc/medkd/model_configs.json
 - {{ printf "--prefix=%s" (include "medkd.prefix" .) | quote }}
+{{- include "medkd.args.storage" . }}
 {{- if ne .Values.logLevel "INFO" }}
 - --log-level={{ .Values.logLevel }}
+{{- end }}
+{{- end }}
+
+{{/* What the store's writes ask for, in s3fs's own words. */}}
+{{- define "medkd.args.storage" -}}
+{{- with .Values.storage.encryption }}
+{{- if .type }}
+{{- $extra := dict "ServerSideEncryption" .type }}
+{{- if .kmsKeyId }}{{ $_ := set $extra "SSEKMSKeyId" .kmsKeyId }}{{ end }}
+- {{ printf "--storage-options=%s" (dict "s3_additional_kwargs" $extra | toJson) | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -51,8 +63,9 @@
 {{- end }}
 {{- if .files }}
 - {{ printf "--conversation-column=%s" .conversationColumn | quote }}
+- --contains-phi={{ include "medkd.containsPhi" $ }}
 {{- end }}
-{{- range $flag, $column := dict "id-column" .idColumn "record-column" .recordColumn "topic-column" .topicColumn }}
+{{- range $flag, $column := dict "id-column" .idColumn "record-column" .recordColumn "topic-column" .topicColumn "gold-column" .goldColumn }}
 {{- if $column }}
 - {{ printf "--%s=%s" $flag $column | quote }}
 {{- end }}

@@ -38,14 +38,23 @@
 {{- else if $storage.existingClaim -}}
 {{- fail (printf "storage.existingClaim: got %s, but storage.prefix %s is S3; keep one of them" $storage.existingClaim $storage.prefix) -}}
 {{- end -}}
+{{- if and $storage.encryption.type (not (hasPrefix "s3://" $storage.prefix)) -}}
+{{- fail (printf "storage.encryption.type: got %s, but storage.prefix %s is no S3; encrypt the claim's volume instead" $storage.encryption.type $storage.prefix) -}}
+{{- end -}}
+{{- if and $storage.encryption.kmsKeyId (not (hasPrefix "aws:kms" $storage.encryption.type)) -}}
+{{- fail (printf "storage.encryption.kmsKeyId: got a key while storage.encryption.type is %q; set it to aws:kms or remove the key" $storage.encryption.type) -}}
+{{- end -}}
 {{- end }}
 
 {{- define "medkd.checkTeacher" -}}
 {{- $teachers := (include "medkd.models" . | fromJson).teacher_models -}}
 {{- $known := keys $teachers | sortAlpha | join ", " -}}
 {{- $conversations := .Values.conversations -}}
-{{- if and (not $conversations.files) (or $conversations.recordColumn $conversations.idColumn $conversations.topicColumn) -}}
+{{- if and (not $conversations.files) (or $conversations.recordColumn $conversations.idColumn $conversations.topicColumn $conversations.goldColumn) -}}
 {{- fail "conversations.files: missing, while a column of conversations is set; name the files or remove the column" -}}
+{{- end -}}
+{{- if and $conversations.files (not (include "medkd.containsPhi" .)) -}}
+{{- fail "conversations.containsPhi: missing; say yes if conversations.files hold patient data, no if they are invented or de-identified" -}}
 {{- end -}}
 {{- if and (include "medkd.asksTeacher" .) (not .Values.teacher.name) -}}
 {{- fail (printf "teacher.name: missing; known: %s" $known) -}}
@@ -67,6 +76,9 @@
 {{- end -}}
 {{- if and (eq (.teacher.output_terms | default "open") "restricted") (not .teacher.terms_acknowledged) -}}
 {{- fail (printf "models.overrides.teacher_models.%s.terms_acknowledged: got false; this provider's terms restrict training models on its output. Read them, then set it to true, or use a teacher with open terms" .name) -}}
+{{- end -}}
+{{- if and (eq (include "medkd.containsPhi" .root) "yes") (not .teacher.phi_agreement) -}}
+{{- fail (printf "conversations.containsPhi: got yes, but teacher %s is not marked for patient data. Set models.overrides.teacher_models.%s.phi_agreement to true if your agreement with the provider covers them, or use a teacher of your own" .name .name) -}}
 {{- end -}}
 {{- if and .teacher.api_key_env (ne (.teacher.auth | default "bearer") "none") (not $values.existingSecret) (not $values.keyProvided) -}}
 {{- fail (printf "teacher.existingSecret: missing; teacher %s needs %s: kubectl create secret generic teacher --from-literal=%s=..., or set teacher.keyProvided" .name .teacher.api_key_env .teacher.api_key_env) -}}

@@ -54,6 +54,12 @@
 {{- if not (and .Values.conversations.files .Values.conversations.recordColumn) }}true{{ end -}}
 {{- end }}
 
+{{/* yes, no, or nothing where nobody has said it. YAML reads a bare yes as true. */}}
+{{- define "medkd.containsPhi" -}}
+{{- $said := .Values.conversations.containsPhi -}}
+{{- if kindIs "bool" $said }}{{ ternary "yes" "no" $said }}{{ else }}{{ $said }}{{ end -}}
+{{- end }}
+
 {{/* GPUs of the pod that evaluates. */}}
 {{- define "medkd.evaluateGpus" -}}
 {{- if kindIs "invalid" .Values.evaluate.gpus }}{{ int .Values.train.gpusPerNode }}{{ else }}{{ int .Values.evaluate.gpus }}{{ end -}}
