@@ -56,6 +56,7 @@ class RunOptions:
     shared_flags: list[str]
     plan_flags: list[str]
     teacher_flags: list[str]
+    prepare_flags: list[str]
     gold_flags: list[str]
     ranks: int | None
 
@@ -254,7 +255,7 @@ class _LocalRun:
                 "--progress-seconds",
                 "1",
             ],
-            "prepare": ["--student", options.student],
+            "prepare": ["--student", options.student, *options.prepare_flags],
             "train": ["--student", options.student, *(["--ranks", str(options.ranks)] if options.ranks else [])],
             "evaluate": ["--student", options.student, *options.gold_flags],
         }

@@ -82,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_shared(prepare)
     _add_student(prepare)
+    _add_lenders(prepare)
     train = verb("train", stages.train, "fine-tune a student with DeepSpeed on the ranks of this machine")
     _add_shared(train, prefix_required=False)
     _add_student(train)
@@ -140,7 +141,17 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         choices=("yes", "no"),
         help="whether --conversations hold patient data; yes: only teachers marked phi_agreement are asked",
     )
+    _add_lenders(parser)
     parser.add_argument("--take-over", action="store_true", help="work on a prefix although somebody else did within ten minutes")
+
+
+def _add_lenders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset-from",
+        action="append",
+        metavar="PREFIX",
+        help="use the data set of the run there; may be given again. Without --num-samples this run then generates none itself",
+    )
 
 
 def _add_teacher(parser: argparse.ArgumentParser) -> None:

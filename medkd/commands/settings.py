@@ -10,12 +10,15 @@ import sys
 import threading
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medkd import config
 from medkd.config import ModelConfigs, TeacherConfig
 from medkd.errors import ConfigError, UsageError
 from medkd.store.files import Store, open_store
+
+if TYPE_CHECKING:
+    from medkd.stages.plan import Plan
 
 # Where a chart mounts the Secret's keys as files.
 SECRETS_FOLDER = "/var/run/medkd/secrets"
@@ -52,6 +55,16 @@ def storage_options(args: argparse.Namespace) -> dict[str, Any]:
             '--storage-options: expected a JSON object for the file system, for example {"endpoint_url": "http://minio:9000"}'
         ) from None
     return options
+
+
+def lending_stores(args: argparse.Namespace, stop: threading.Event) -> list[Store]:
+    """The prefixes of the runs whose data sets this run uses, opened as its own is."""
+    return [open_prefix(argparse.Namespace(**{**vars(args), "prefix": url}), stop) for url in args.dataset_from or ()]
+
+
+def num_shards(args: argparse.Namespace, plan: Plan) -> int:
+    """Shards of the run; none where it has no samples of its own."""
+    return (args.num_shards or 1) if plan.total_samples else 0
 
 
 def teacher_of(configs: ModelConfigs, args: argparse.Namespace) -> TeacherConfig:
@@ -203,7 +216,18 @@ def repeat_flags(args: argparse.Namespace, *names: str) -> list[str]:
 
 def plan_flags(args: argparse.Namespace) -> list[str]:
     conversations = ("conversations", "contains_phi", *(f"{name}_column" for name in CONVERSATION_COLUMNS))
-    what = ("teacher", "student", "num_samples", "num_shards", "seed", "topic", "held_out_topic", "num_topics", "exchanges")
+    what = (
+        "teacher",
+        "student",
+        "num_samples",
+        "num_shards",
+        "seed",
+        "topic",
+        "held_out_topic",
+        "num_topics",
+        "exchanges",
+        "dataset_from",
+    )
     return repeat_flags(args, *what, *conversations, "take_over")
 
 

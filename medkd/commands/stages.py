@@ -15,7 +15,9 @@ from medkd.commands.settings import (
     check_hub_token,
     conversation_source,
     generation_settings,
+    lending_stores,
     load_configs,
+    num_shards,
     open_prefix,
     plan_flags,
     planned_teacher,
@@ -58,6 +60,7 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
             shared_flags=repeat_flags(args, "config", "prefix", "storage_options", "log_level"),
             plan_flags=plan_flags(args),
             teacher_flags=repeat_flags(args, "teacher_url", "budget_usd", "ca_bundle"),
+            prepare_flags=repeat_flags(args, "dataset_from"),
             gold_flags=repeat_flags(args, "gold"),
             ranks=args.ranks,
         ),
@@ -68,15 +71,18 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
 def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages import control, ownership
     from medkd.stages import plan as planning
+    from medkd.stages.lent import find_lent
 
     teacher, plan = _planned(args)
     store = open_prefix(args, stop)
     ownership.take(store, args.owner or process_name(), take_over=args.take_over)
     if not args.skip_preflight and planning.asks_teacher(plan):
         planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
-    planning.rehearse(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
+    find_lent(lending_stores(args, stop))
+    shards = num_shards(args, plan)
+    planning.rehearse(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd)
     _copy_weights(args, store, stop)
-    cut = planning.publish(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
+    cut = planning.publish(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd)
     shard_zero = len(plan.shard_range(0, cut.num_shards))
     control.create_control(store, control.first_control(plan.total_samples, shard_zero, priced=cut.chunk_usd > 0))
     money = f", estimated at ${cut.estimate_usd:.2f}" if cut.estimate_usd else ""
@@ -87,18 +93,21 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
 def preflight(args: argparse.Namespace, stop: threading.Event) -> int:
     """Everything that stage plan checks, a line each; nothing stays under the prefix."""
     from medkd.stages import plan as planning
+    from medkd.stages.lent import find_lent
 
     teacher, plan = _planned(args)
     print(f"configuration: valid; teacher {args.teacher}, student {args.student}", flush=True)
     store = open_prefix(args, stop)
-    cut = planning.rehearse(store, plan, teacher, num_shards=args.num_shards or 1, budget_usd=args.budget_usd)
+    cut = planning.rehearse(store, plan, teacher, num_shards=num_shards(args, plan), budget_usd=args.budget_usd)
     print(f"store: {store.url} takes files, refuses a second create, and holds no other run", flush=True)
     print(f"plan: {plan.total_samples:,} samples in {cut.num_shards} shards, estimated at ${cut.estimate_usd:.2f}", flush=True)
+    for lent in find_lent(lending_stores(args, stop)):
+        print(f"data set: {lent.hash[:12]} of {lent.store.url}, {lent.num_rows:,} rows", flush=True)
     if planning.asks_teacher(plan):
         planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
         print(f"teacher: {teacher.base_url} knows the key and the model {teacher.model}")
     else:
-        print("teacher: not asked, the conversations bring their records along", flush=True)
+        print("teacher: not asked, all records are there", flush=True)
     found = wanted_weights(args, store, stop)
     if found:
         size = sum(file.bytes for file in found.files.values())
@@ -142,7 +151,7 @@ def _planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:
         args.teacher,
         teacher,
         seed=args.seed,
-        total_samples=args.num_samples,
+        total_samples=0 if args.dataset_from and not args.conversations and args.num_samples is None else args.num_samples,
         prompt_version=prompts.PROMPT_VERSION,
         source=conversation_source(args, {"s3": options} if (options := storage_options(args)) else {}),
     )
@@ -194,10 +203,11 @@ def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def prepare(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages.lent import find_lent
     from medkd.stages.prepare import prepare
 
     student = load_configs(args).student(args.student)
-    manifest = prepare(open_prefix(args, stop), args.student, student)
+    manifest = prepare(open_prefix(args, stop), args.student, student, find_lent(lending_stores(args, stop)))
     counts = manifest.counts
     print(
         f"data set {counts['data_set_hash'][:12]}: {counts['train']:,} train, {counts['validation']:,} validation, "

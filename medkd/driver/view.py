@@ -30,6 +30,9 @@ def compose(
 ) -> Board:
     """How the run is now. `action` is what the last turn decided, None where it was cut short."""
     generation, training = watch.generation, watch.training
+    if generation and not generation.num_shards:
+        # A run that uses another one's data set has nothing to count here.
+        generation = None
     return Board(
         run=options.run,
         namespace=namespace,

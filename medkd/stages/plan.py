@@ -125,7 +125,9 @@ class Plan:
         )
 
     def shard_range(self, shard: int, num_shards: int) -> range:
-        """The sample indices of one shard: contiguous, sizes differing by one at most."""
+        """The sample indices of one shard: contiguous, sizes differing by one at most. A run of no shards has no samples."""
+        if num_shards == 0:
+            return range(0)
         return range(shard * self.total_samples // num_shards, (shard + 1) * self.total_samples // num_shards)
 
 
@@ -152,7 +154,7 @@ def make_plan(
     source: ConversationSource | None = None,
 ) -> Plan:
     """The plan of a run from its configuration; InputError where more samples are asked for than there are conversations."""
-    total = total_samples or (source.num_rows if source else settings.num_samples)
+    total = (source.num_rows if source else settings.num_samples) if total_samples is None else total_samples
     if source and total > source.num_rows:
         raise InputError(f"--num-samples: got {total}, but --conversations holds {source.num_rows} rows; ask for at most those")
     return Plan(
@@ -204,7 +206,7 @@ def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int
 
 def rehearse(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
     """What `publish` would say of store, budget and what lies under the prefix, without leaving anything there."""
-    if not 1 <= num_shards <= plan.total_samples:
+    if not min(1, plan.total_samples) <= num_shards <= plan.total_samples:
         raise ConfigError(f"--num-shards: got {num_shards}, expected 1 to {plan.total_samples}, the number of samples")
     check_exclusive_create(store)
     cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
@@ -295,8 +297,9 @@ def default_budget_usd(plan: Plan, teacher: TeacherConfig) -> float:
 
 
 def asks_teacher(plan: Plan) -> bool:
-    """Whether any sample needs a call; conversations that bring their records along need none."""
-    return plan.source is None or plan.source.columns.record is None
+    """Whether any sample needs a call; conversations that bring their records along need none, nor does a run without samples of
+    its own."""
+    return plan.total_samples > 0 and (plan.source is None or plan.source.columns.record is None)
 
 
 def check_model(name: str, teacher: TeacherConfig, models: list[str]) -> None:

@@ -23,6 +23,7 @@ from medkd.quality.statistics import Statistics
 from medkd.records import RecordSchema
 from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
 from medkd.stages import gaps, standing
+from medkd.stages.lent import LentDataSet, all_rows, check_same
 from medkd.stages.plan import Plan, load_plan
 from medkd.stages.sources import Shards, Source, Union, files_of
 from medkd.store import layout, manifests, tables
@@ -40,20 +41,24 @@ _ROWS_BETWEEN_EVENTS = 100_000
 TRAINED_ON = ("sample_id", "input", "output")
 
 
-def prepare(store: Store, student_name: str, student: StudentConfig) -> Manifest:
+def prepare(store: Store, student_name: str, student: StudentConfig, lent: Sequence[LentDataSet] = ()) -> Manifest:
     """Write the data set, unless it stands, and the student's tokens; returns the data set's manifest.
 
-    Raises ConfigError where a shard has not finished, unless `gaps` names it, and InputError where a file differs from its
-    manifest.
+    lent: data sets of other runs whose rows belong to it. Raises ConfigError where a shard has not finished, unless `gaps` names
+    it, or where the data set that stands was made from other ones, and InputError where a file differs from its manifest.
     """
-    manifest = manifests.read(store, layout.DATASET_MANIFEST) or build_data_set(store)
+    manifest = manifests.read(store, layout.DATASET_MANIFEST)
+    if manifest and lent:
+        check_same(store, manifest, lent)
+    manifest = manifest or build_data_set(store, lent)
     plan, _ = load_plan(store)
     write_tokens(store, student_name, student, stream_splits(store, manifest, TRAINED_ON), plan.schema, manifest)
     return manifest
 
 
-def build_data_set(store: Store) -> Manifest:
-    """Gather all shards into the data set; those that the run goes on without are counted in statistics and card."""
+def build_data_set(store: Store, lent: Sequence[LentDataSet] = ()) -> Manifest:
+    """Gather all shards and what other runs lend into the data set; shards that the run goes on without are counted in statistics
+    and card."""
     plan, cut = load_plan(store)
     finished = standing.shard_manifests(store, range(cut.num_shards))
     missing = [shard for shard in range(cut.num_shards) if shard not in finished]
@@ -67,6 +72,7 @@ def build_data_set(store: Store) -> Manifest:
     num_accepted = sum(shard.counts["accepted"] for shard in shards)
     event("shards found", shards=len(shards), missing=len(missing), accepted=num_accepted)
     inputs = {file.path: file.sha256 for shard in shards for file in shard.files}
+    inputs |= {one.origin: one.hash for one in lent}
     generated = {
         "short": sum(shard.counts["short"] for shard in shards),
         "rejected": sum(shard.counts["rejected"] for shard in shards),
@@ -74,7 +80,10 @@ def build_data_set(store: Store) -> Manifest:
         "missing_samples": sum(len(plan.shard_range(shard, cut.num_shards)) for shard in missing),
         "short_cells": _short_cells(plan, accepted),
     }
-    return write_data_set(store, plan.hash, plan.schema, accepted, plan.held_out_topics, inputs, generated)
+    held_out = tuple(dict.fromkeys([*plan.held_out_topics, *(topic for one in lent for topic in one.held_out_topics)]))
+    return write_data_set(
+        store, plan.hash, plan.schema, all_rows(accepted if shards else None, lent), held_out, inputs, generated
+    )
 
 
 def unite_data_sets(store: Store, runs: Sequence[Store], schema: RecordSchema, held_out_topics: tuple[str, ...]) -> Manifest:

@@ -54,6 +54,8 @@ class Union:
     """The data sets of several runs as one: ids begin with a piece of the data set's hash, so that each row has its own."""
 
     runs: Sequence[tuple[Store, Manifest]]
+    keeps_ids: bool = False
+    """Where it is a single run's data set and nothing else."""
 
     def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
         for prefix, store, manifest in self._ordered():
@@ -61,7 +63,7 @@ class Union:
             for row in heapq.merge(*parts, key=lambda row: row["sample_id"]):
                 row.pop("conversation_sha256", None)
                 row.pop("held_out_topic", None)
-                yield {**row, "sample_id": f"{prefix}-{row['sample_id']}"}
+                yield row if self.keeps_ids else {**row, "sample_id": f"{prefix}-{row['sample_id']}"}
 
     def _ordered(self) -> list[tuple[str, Store, Manifest]]:
         """Runs by prefix, whatever their order; InputError where two hold the same data set."""
@@ -73,6 +75,16 @@ class Union:
             if one[0] == other[0]:
                 raise InputError(f"{one[1].url} and {other[1].url} hold the same data set ({one[0]}); name it once")
         return ordered
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Several sources as one."""
+
+    sources: Sequence[Source]
+
+    def rows(self, columns: Sequence[str] | None = None) -> Iterator[Row]:
+        yield from heapq.merge(*(source.rows(columns) for source in self.sources), key=lambda row: str(row["sample_id"]))
 
 
 def files_of(manifest: Manifest, split: str) -> list[FileEntry]:

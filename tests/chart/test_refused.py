@@ -61,6 +61,8 @@ REFUSED = {
         ["storage.prefix=/data/runs", "storage.existingClaim=share", "storage.encryption.type=AES256"],
         ["storage.encryption.type: got AES256", "encrypt the claim's volume"],
     ),
+    "a data set of its own": (["dataset.from[0]=flu"], ["dataset.from: got flu", "this run itself"]),
+    "a data set that is no run": (["dataset.from[0]=team/flu"], ["dataset", "from"]),
     "a queue without a mode": (["kueue.queueName=q"], ["kueue.releaseMode: missing"]),
     "a mode without a queue": (["kueue.releaseMode=gate"], ["kueue.queueName: missing"]),
     "a queue of a stage that is none": (["kueue.stages.training.queueName=q"], ["kueue", "training"]),

@@ -181,3 +181,18 @@ def test_only_stage_plan_asks_the_hub(major: int) -> None:
         assert later["HF_HUB_OFFLINE"] == "1"
         assert not {"HF_TOKEN_PATH", "HF_ENDPOINT"} & later.keys()
     assert variables(render(major, "hub.offline=true"), "plan")["HF_HUB_OFFLINE"] == "1"
+
+
+def test_a_second_student_takes_another_runs_data_set_and_asks_no_teacher(major: int) -> None:
+    items = render(major, "dataset.from[1]=s3://other/runs/old", scenario="second-student")
+    job = named(items, "Job", "flu-generate")["spec"]
+    # A Job of no pods completes as soon as it is let run.
+    assert (job["completions"], job["parallelism"], job["maxFailedIndexes"]) == (0, 0, 0)
+    lenders = ["--dataset-from=s3://medkd/runs/spring", "--dataset-from=s3://other/runs/old"]
+    for stage in ("plan", "prepare"):
+        assert [flag for flag in container(items, stage)["args"] if flag.startswith("--dataset-from")] == lenders
+    grown = render(
+        major, "plan.numSamples=100", "teacher.name=deepseek", "teacher.budgetUsd=1", "teacher.existingSecret=key",
+        scenario="second-student",
+    )  # fmt: skip
+    assert named(grown, "Job", "flu-generate")["spec"]["completions"] == 16

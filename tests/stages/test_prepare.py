@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from medkd import config
 from medkd.errors import ConfigError, InputError
 from medkd.quality.splits import split_of
 from medkd.records import PATIENT_RECORD
 from medkd.samples import INSTRUCTION, DataSetHasher, conversation_sha256, data_set_hash, sample_id
 from medkd.simulator.server import Server
 from medkd.stages import gaps, jsonl
-from medkd.stages.prepare import build_data_set, read_splits, unite_data_sets, write_data_set
+from medkd.stages.lent import find_lent
+from medkd.stages.prepare import build_data_set, prepare, read_splits, unite_data_sets, write_data_set
 from medkd.stages.sources import RowsInMemory
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store, open_store
@@ -229,3 +231,39 @@ def test_rows_of_a_foreign_file_become_a_data_set(server: Server, tmp_path: Path
         open_store("memory://foreign"), "0" * 64, PATIENT_RECORD, RowsInMemory(rows), (), {}, {"rejected": len(bad)}
     )
     assert sum(manifest.counts[split] for split in layout.SPLITS) + manifest.counts["duplicates"] == SAMPLES
+
+
+def test_a_second_run_takes_the_data_set_of_the_first_as_it_is(server: Server) -> None:
+    first = generated(open_store("memory://lender"), server, 2, held_out_topics=("gout",))
+    with pytest.raises(ConfigError, match="memory://lender has no data set"):
+        find_lent([first])
+    lent_manifest = build_data_set(first)
+    second = open_store("memory://borrower")
+    planned(second, simulated(server), samples=0, shards=0)
+    student = config.load(None).student("tiny-t5")
+    manifest = prepare(second, "tiny-t5", student, find_lent([first]))
+    assert manifest.counts == lent_manifest.counts, "the same rows in the same splits, and so the same hash"
+    assert manifest.inputs == {f"memory://lender/{layout.DATASET_MANIFEST}": lent_manifest.counts["data_set_hash"]}
+    assert {row["topic"] for row in read_splits(second, manifest)["test"] if row["held_out_topic"]} == {"gout"}
+    # Again, and by hand without naming the lender: it stands.
+    assert prepare(second, "tiny-t5", student, find_lent([first])) == prepare(second, "tiny-t5", student) == manifest
+
+
+def test_a_data_set_grows_by_those_of_other_runs_and_nothing_tested_on_turns_into_training(server: Server) -> None:
+    first = generated(open_store("memory://grows-1"), server, 2, held_out_topics=("gout",))
+    build_data_set(first)
+    second = generated(open_store("memory://grows-2"), server, 1, seed=2)
+    with pytest.raises(ConfigError, match="holds the same data set"):
+        find_lent([first, first])
+    manifest = build_data_set(second, find_lent([first]))
+    assert sum(manifest.counts[split] for split in layout.SPLITS) + manifest.counts["duplicates"] == 2 * SAMPLES
+    splits = read_splits(second, manifest)
+    tested = {row["conversation_sha256"] for row in read_splits(first, find_lent([first])[0].manifest)["test"]}
+    assert tested and not tested & {row["conversation_sha256"] for row in splits["train"] + splits["validation"]}
+    assert not [row for row in splits["train"] if row["topic"] == "gout"]
+    ids = [row["sample_id"] for rows in splits.values() for row in rows]
+    assert len(set(ids)) == len(ids)
+    third = generated(open_store("memory://grows-3"), server, 1, seed=3)
+    build_data_set(third)
+    with pytest.raises(ConfigError, match="made from other data sets"):
+        prepare(second, "tiny-t5", config.load(None).student("tiny-t5"), find_lent([third]))

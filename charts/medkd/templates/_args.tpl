@@ -23,6 +23,13 @@
 - {{ printf "--student=%s" .Values.student.name | quote }}
 {{- end }}
 
+{{/* Where the data sets of other runs lie: a name stands for the run beside this one. */}}
+{{- define "medkd.args.dataset" -}}
+{{- range .Values.dataset.from }}
+- {{ printf "--dataset-from=%s" (ternary . (printf "%s/%s" (trimSuffix "/" $.Values.storage.prefix) .) (contains "/" .)) | quote }}
+{{- end }}
+{{- end }}
+
 {{/* Teacher's address and the run's money. */}}
 {{- define "medkd.args.teacher" -}}
 {{- with .Values.teacher.baseUrl }}
@@ -56,6 +63,9 @@
 {{- end }}
 {{- with .Values.plan.exchanges }}
 - --exchanges={{ . }}
+{{- end }}
+{{- with include "medkd.args.dataset" . | trim }}
+{{ . }}
 {{- end }}
 {{- with .Values.conversations }}
 {{- range .files }}

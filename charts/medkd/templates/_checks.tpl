@@ -6,6 +6,7 @@
 {{- end -}}
 {{- include "medkd.checkNames" . -}}
 {{- include "medkd.checkStorage" . -}}
+{{- include "medkd.checkDataset" . -}}
 {{- include "medkd.checkTeacher" . -}}
 {{- include "medkd.checkStudent" . -}}
 {{- include "medkd.checkKueue" . -}}
@@ -43,6 +44,14 @@
 {{- end -}}
 {{- if and $storage.encryption.kmsKeyId (not (hasPrefix "aws:kms" $storage.encryption.type)) -}}
 {{- fail (printf "storage.encryption.kmsKeyId: got a key while storage.encryption.type is %q; set it to aws:kms or remove the key" $storage.encryption.type) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "medkd.checkDataset" -}}
+{{- range .Values.dataset.from -}}
+{{- if or (eq . (include "medkd.run" $)) (eq . (include "medkd.prefix" $)) -}}
+{{- fail (printf "dataset.from: got %s, which is this run itself; name another run, or set runName" .) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

@@ -44,14 +44,19 @@
 {{- dict "teacher_models" $teachers "student_models" $students "generation_settings" $models.generation_settings | toPrettyJson -}}
 {{- end }}
 
-{{/* The teacher's name; a run whose conversations bring their records needs one only by name. */}}
+{{/* The teacher's name; a run that asks none needs one only by name. */}}
 {{- define "medkd.teacher" -}}
 {{- .Values.teacher.name | default "simulator" -}}
 {{- end }}
 
 {{/* "true" where samples cost calls to a teacher. */}}
 {{- define "medkd.asksTeacher" -}}
-{{- if not (and .Values.conversations.files .Values.conversations.recordColumn) }}true{{ end -}}
+{{- if not (or (and .Values.conversations.files .Values.conversations.recordColumn) (eq (include "medkd.shards" .) "0")) }}true{{ end -}}
+{{- end }}
+
+{{/* Shards of the run: none where its data set is wholly another run's. */}}
+{{- define "medkd.shards" -}}
+{{- if and .Values.dataset.from (not .Values.conversations.files) (kindIs "invalid" .Values.plan.numSamples) }}0{{ else }}{{ int64 .Values.generate.shards }}{{ end -}}
 {{- end }}
 
 {{/* yes, no, or nothing where nobody has said it. YAML reads a bare yes as true. */}}
