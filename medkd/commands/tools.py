@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from medkd import config as configuration
-from medkd.commands.settings import load_configs, open_prefix
+from medkd.commands.settings import load_configs, open_prefix, process_name
 from medkd.errors import ConfigError, MedkdError, UsageError
 
 
@@ -29,6 +30,37 @@ def export(args: argparse.Namespace, stop: threading.Event) -> int:
 
     count = jsonl.write(jsonl.accepted_rows(open_prefix(args, stop)), Path(args.output))
     print(f"{args.output}: {count:,} rows")
+    return 0
+
+
+def purge(args: argparse.Namespace, stop: threading.Event) -> int:
+    """Remove a run after its name was typed, or with --yes; prints what is removed."""
+    from medkd.stages import purge as purging
+
+    store = open_prefix(args, stop)
+    if not args.take_over:
+        purging.check_not_live(store)
+    found = purging.contents(store)
+    for part in found.parts:
+        print(f"{part.name:<20} {part.files:>9,} files {part.bytes / 1e6:>12,.2f} MB")
+    if found.others:
+        print(f"{found.others:,} other files under {store.url} are not the run's and stay")
+    name = store.url.rstrip("/").rpartition("/")[2]
+    if not args.yes:
+        print(f"type the run's name, {name}, to remove all of this for good: ", end="", flush=True)
+        if sys.stdin.readline().strip() != name:
+            raise UsageError(f"--prefix {store.url}: its name was not typed, nothing was removed; type {name} or pass --yes")
+    seen = [time.monotonic()]
+
+    def say(removed: int) -> None:
+        if time.monotonic() - seen[0] > 5:
+            seen[0] = time.monotonic()
+            print(f"{removed:,} of {found.files:,} files removed", file=sys.stderr, flush=True)
+
+    purging.purge(store, process_name(), found, say)
+    print(f"removed {found.files:,} files, {found.bytes / 1e6:,.2f} MB: the run {name} is gone from {store.url}")
+    if store.keeps_versions:
+        print("this bucket keeps versions: what was removed stays there as older versions until its lifecycle rule expires them")
     return 0
 
 

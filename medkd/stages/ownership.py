@@ -15,6 +15,16 @@ from medkd.store.files import Store
 FRESH_SECONDS = 600.0
 
 
+def check_free(store: Store) -> None:
+    """ConfigError where the prefix's owner gave a sign of life within ten minutes."""
+    there = _read(store)
+    if there is not None and time.time() - there["at"] < FRESH_SECONDS and not _ended_here(there["owner"]):
+        raise ConfigError(
+            f"{store.url}: {there['owner']} works here (last sign {time.time() - there['at']:.0f} s ago); stop it first, or pass "
+            "--take-over if it is dead"
+        )
+
+
 def take(store: Store, owner: str, *, take_over: bool = False) -> None:
     """Become or stay the prefix's owner; ConfigError where another one gave a sign of life within ten minutes."""
     entry = _entry(owner)

@@ -5,6 +5,7 @@ Paths are relative to the prefix and use `/`. What a reader sees is whole: write
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +23,13 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from medkd.errors import ConfigError, RefusedError, UnreachableError
+from medkd.errors import ConfigError, MedkdError, RefusedError, UnreachableError
 from medkd.telemetry import event
 
 T = TypeVar("T")
+
+# S3 answers one delete in some milliseconds; a run has thousands of files.
+_DELETES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -102,15 +107,18 @@ class Store:
             return False
         return bool(found["type"] == "file")
 
-    def list_files(self, folder: str = "") -> list[StoredFile]:
-        """All files below a folder, sorted by path; none where the folder does not exist."""
+    def list_files(self, folder: str = "", *, unfinished: bool = False) -> list[StoredFile]:
+        """All files below a folder, sorted by path; none where the folder does not exist.
+
+        unfinished: also what writes that never ended have left, which nothing else ever reads.
+        """
         start = self._full(folder).rstrip("/")
         try:
             found = self._do("list", folder or "/", lambda: self.filesystem.find(start, detail=True, withdirs=False))
         except FileNotFoundError:
             return []
         files = (StoredFile(self._relative(path), int(info["size"])) for path, info in found.items() if info["type"] == "file")
-        return sorted((file for file in files if not _is_temporary(file.path)), key=lambda file: file.path)
+        return sorted((file for file in files if unfinished or not _is_temporary(file.path)), key=lambda file: file.path)
 
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens where there is none."""
@@ -118,6 +126,20 @@ class Store:
             self._do("delete", path, lambda: self.filesystem.rm_file(self._full(path)))
         except FileNotFoundError:
             return
+
+    def delete_many(self, paths: Iterable[str]) -> None:
+        """Remove files, several at once; nothing happens where there is none."""
+        with ThreadPoolExecutor(_DELETES_AT_ONCE) as pool:
+            for _ in pool.map(self.delete, paths):
+                pass
+
+    def remove_empty_folders(self) -> None:
+        """Remove what is left of folders without files, the prefix itself included; only a folder has such."""
+
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether the store keeps deleted files as older versions, as far as it says."""
+        return False
 
     def sub(self, folder: str) -> Store:
         """The same store seen from a folder below the prefix."""
@@ -263,6 +285,12 @@ class LocalStore(Store):
     def upload_file(self, local: Path, path: str) -> None:
         self._replace(path, local)
 
+    def remove_empty_folders(self) -> None:
+        folders = [Path(folder) for folder, _, _ in os.walk(self.root, topdown=False)]
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
 
 class MemoryStore(Store):
     """`memory://`: lives and ends with this process; for tests and for trying things out."""
@@ -298,6 +326,16 @@ class S3Store(Store):
                 return False
             raise
         return True
+
+    @property
+    def keeps_versions(self) -> bool:
+        bucket = self.root.partition("/")[0]
+        try:
+            found = self._do("list", "/", lambda: self.filesystem.call_s3("get_bucket_versioning", Bucket=bucket))
+        except (MedkdError, FileNotFoundError):
+            # Few may ask this, and some servers do not know it.
+            return False
+        return found.get("Status") in ("Enabled", "Suspended")
 
 
 def open_store(url: str, options: dict[str, Any] | None = None) -> Store:

@@ -11,8 +11,11 @@ GENERATE = "generate"
 GAPS = f"{GENERATE}/gaps.json"
 DATASET = "dataset"
 REPORT = "report/index.html"
+LOGS = "logs"
 PLAN_MANIFEST = "plan-manifest.json"
 DATASET_MANIFEST = f"{DATASET}/manifest.json"
+PARTS = (PLAN, PLAN_MANIFEST, "layout.json", OWNER, CONTROL, BUDGET, GENERATE, DATASET, "students", "weights", "report", LOGS)
+"""What a run writes right below its prefix."""
 SPLITS = ("train", "validation", "test")
 
 
