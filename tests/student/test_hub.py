@@ -53,7 +53,7 @@ def plan(tmp_path: Path, hub_url: str, **environment: str) -> subprocess.Complet
     lines = [json.dumps({"conversation": row["input"], "record": row["output"]}) for row in rows()]
     (tmp_path / "visits.jsonl").write_text("\n".join(lines))
     flags = ["--config", tmp_path / "configs.json", "--prefix", tmp_path / "run", "--student", "mine"]
-    source = ["--conversations", tmp_path / "visits.jsonl", "--record-column", "record"]
+    source = ["--conversations", tmp_path / "visits.jsonl", "--record-column", "record", "--contains-phi", "no"]
     variables = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     variables |= {"HF_ENDPOINT": hub_url, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, "-m", "medkd", "plan", *map(str, (*flags, *source))]
