@@ -8,7 +8,7 @@ TAG ?= dev
 BASE_IMAGE ?= python:3.11-slim-bookworm
 BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
 # As a pod starts it: no root, nothing to write but /tmp.
-START := docker run --rm -i --network none --read-only --tmpfs /tmp
+START := docker run --rm -i --network none --read-only --tmpfs /tmp:exec
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -46,3 +47,15 @@ def dev(space: Space) -> Space:
     """The same namespace with an S3 server and the simulated teacher that answer."""
     apply_dev(space)
     return space
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Shows progress and figures of a test that takes minutes, while it runs."""
+    started = time.monotonic()
+
+    def show(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n[{time.monotonic() - started:4.0f} s] {text}", end="", flush=True)
+
+    return show

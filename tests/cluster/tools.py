@@ -233,8 +233,10 @@ def _forward(namespace: str, target: str, port: int) -> tuple[subprocess.Popen[s
     return None
 
 
-def apply_dev(space: Space, *, latency_seconds: float | None = None, teacher_flags: Sequence[str] = ()) -> None:
-    """An S3 server and the simulated teacher of k8s/dev in this namespace, and wait until both answer."""
+def apply_dev(
+    space: Space, *, latency_seconds: float | None = None, teacher_flags: Sequence[str] = (), node: str | None = None
+) -> None:
+    """An S3 server and the simulated teacher of k8s/dev in this namespace, on `node` if one is named; wait until both answer."""
     for kind in ("worker", "objectstore"):
         load_image(image(kind))
     text = run(["kubectl", "kustomize", str(ROOT / "k8s" / "dev")]).stdout.replace(DEV_NAMESPACE, space.name)
@@ -244,6 +246,10 @@ def apply_dev(space: Space, *, latency_seconds: float | None = None, teacher_fla
         text = text.replace("--latency=0.05", f"--latency={latency_seconds}")
     if teacher_flags:
         text = text.replace("- --host=0.0.0.0\n", "".join(f"- {flag}\n        " for flag in ("--host=0.0.0.0", *teacher_flags)))
+    if node:
+        text = text.replace(
+            "      automountServiceAccountToken: false\n", f"      automountServiceAccountToken: false\n      nodeName: {node}\n"
+        )
     run(["kubectl", "apply", "-f", "-"], text=text)
     space.kubectl("rollout", "status", "deployment/objectstore", "deployment/teacher", "--timeout=240s")
 
