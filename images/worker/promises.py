@@ -6,7 +6,6 @@ read-only root.
 
 # ruff: noqa: F401
 
-import datasketch
 import kubernetes
 import s3fs
 import sentencepiece
