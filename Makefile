@@ -11,7 +11,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm -i --network none --read-only --tmpfs /tmp:exec
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher bench-efficiency lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -56,6 +56,9 @@ bench-quality: $(READY) ## measure what guards the data: duplicates and leaks at
 
 bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), then all at once with 20 kills
 	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md
+
+bench-efficiency: $(READY) ## one shard's throughput, CPU and memory beside two plain loops; 12 minutes on an idle machine
+	$(BIN)/python -m tests.benchmarks.efficiency
 	$(BIN)/python -m tests.benchmarks.mixed_faults --samples 2000 --kills 20
 
 lint: $(READY) ## ruff and mypy

@@ -163,13 +163,12 @@ def _words(talk: _Talk, value: str) -> list[int]:
     counts = _counts(words)
     needed = _ENOUGH_WORDS * len(wanted)
 
-    def say(first: int, last: int) -> bool:
-        said = wanted & frozenset().union(*talk.stems[first:last])
+    def say(said: frozenset[str], first: int, last: int) -> bool:
         return len(said) >= needed and numbers <= said and all(count in "".join(talk.spaced[first:last]) for count in counts)
 
-    every = range(len(talk.turns))
-    pairs = ([index, index + 1] for index in every[:-1] if say(index, index + 2))
-    return [index for index in every if say(index, index + 1)] or next(pairs, [])
+    said = [wanted & stems for stems in talk.stems]
+    pairs = ([index, index + 1] for index, (one, next_one) in enumerate(pairwise(said)) if say(one | next_one, index, index + 2))
+    return [index for index, one in enumerate(said) if say(one, index, index + 1)] or next(pairs, [])
 
 
 def _counts(words: tuple[str, ...]) -> list[str]:

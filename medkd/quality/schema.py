@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal, NoReturn
-
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from medkd.quality.rules import NONE, Rule, rules_of
 from medkd.records import NOT_PROVIDED, Field, Record, RecordSchema
 from medkd.samples import turns
 
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import ValidationError
+
 _FENCE = re.compile(r"\A\s*```[a-zA-Z]*[ \t]*\n(.*)\n[ \t]*```\s*\Z", re.DOTALL)
 _MARKDOWN = re.compile(r"\*\*|```|^\s*(?:#{1,6}|[-*•]|\|)\s|^\s*(?:---|\*\*\*)\s*$", re.MULTILINE)
+_UNSAYABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # Unicode's control characters and surrogates
 _SPEAKERS = ("Doctor", "Patient")
 _MOST_PROBLEMS = 3
 _LONGEST_QUOTE = 60
@@ -52,8 +53,8 @@ def parse_record(text: str, schema: RecordSchema) -> Record:
     NOT PROVIDED, "none" and enumerated values.
     """
     value = _strict_json(text)
-    problems = list(dict.fromkeys(_shape_problem(error) for error in _validator(schema).iter_errors(value)))
-    if problems:
+    if not _has_shape(schema.fields, value):
+        problems = list(dict.fromkeys(_shape_problem(error) for error in _validator(schema).iter_errors(value)))
         raise InvalidRecord("wrong_shape", "; ".join(problems[:_MOST_PROBLEMS]))
     record = _tidied(schema.fields, value, _rules(schema), "")
     problems = list(islice(_domain_problems(schema, record), _MOST_PROBLEMS))
@@ -110,8 +111,30 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _has_shape(fields: tuple[Field, ...], value: Any) -> bool:
+    """Whether the schema's validator finds nothing wrong: forty times faster, and nearly all records are well-formed."""
+    if not isinstance(value, dict) or len(value) != len(fields):
+        return False
+    for field in fields:
+        member = value.get(field.name)
+        if field.kind == "text":
+            fits = isinstance(member, str)
+        elif field.kind == "group":
+            fits = _has_shape(field.fields, member)
+        elif field.kind == "list":
+            fits = isinstance(member, list) and all(isinstance(entry, str) for entry in member)
+        else:
+            fits = isinstance(member, list) and all(_has_shape(field.fields, entry) for entry in member)
+        if not fits:
+            return False
+    return True
+
+
 @lru_cache(maxsize=32)
 def _validator(schema: RecordSchema) -> Draft202012Validator:
+    # Only where something is wrong: it takes a tenth of a second to load.
+    from jsonschema import Draft202012Validator
+
     return Draft202012Validator(schema.json_schema())
 
 
@@ -189,7 +212,7 @@ def _leaves(fields: tuple[Field, ...], value: Record, prefix: str) -> Iterator[t
 def _value_problem(value: str, rule: Rule) -> str:
     if not value:
         return f"empty; write {NOT_PROVIDED} for a fact that is not given, and leave it out of a list"
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
+    if _UNSAYABLE.search(value):
         return "holds control characters"
     if value == NOT_PROVIDED:
         return ""

@@ -27,6 +27,7 @@ _SMALL = {
 }
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = frozenset(["hundred", "thousand"])
+_NUMBER_STARTS = frozenset([*_SMALL, *_TENS, "a", "point"])
 NUMBER_WORDS = frozenset([*_SMALL, *_TENS, *_SCALES, "half", "quarter"])
 
 _UNITS = {
@@ -51,7 +52,7 @@ def tokens(text: str) -> tuple[str, ...]:
     """The words and numbers of a text in normal form, in order."""
     joined = _SPELLED.sub(lambda match: re.sub("[. ]", "", match[0]), text)
     plain = unicodedata.normalize("NFKC", joined).lower().replace("’", "'")
-    return tuple(_fold_word(word) for word in _fold_numbers(_TOKEN.findall(plain)))
+    return tuple(map(_fold_word, _fold_numbers(_TOKEN.findall(plain))))
 
 
 @lru_cache(maxsize=65536)
@@ -62,7 +63,7 @@ def normal_form(value: str) -> str:
 
 def content_stems(words: tuple[str, ...]) -> frozenset[str]:
     """Stems of the tokens that carry meaning; numbers stay as they are."""
-    return frozenset(stem(word) for word in words if word not in _STOP_WORDS)
+    return frozenset(map(stem, set(words) - _STOP_WORDS))
 
 
 @lru_cache(maxsize=65536)
@@ -96,7 +97,7 @@ def _fold_numbers(words: list[str]) -> list[str]:
     position = 0
     while position < len(words):
         word = words[position]
-        if word[0].isdigit() or word[0] == "." or word in _SMALL or word in _TENS or word in ("a", "point"):
+        if word in _NUMBER_STARTS or word[0].isdigit() or word[0] == ".":
             number, position = _number_at(words, position)
             folded.extend([number] if number else [])
         else:

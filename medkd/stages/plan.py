@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -107,6 +108,14 @@ class Plan:
 
     def spec(self, index: int, variation: int) -> SampleSpec:
         """What this variation of the sample will be."""
+        return self._remembered_spec(index, variation)
+
+    @cached_property
+    def _remembered_spec(self) -> Callable[[int, int], SampleSpec]:
+        """A sample's description is wanted again after each of its calls."""
+        return lru_cache(maxsize=4096)(self._make_spec)
+
+    def _make_spec(self, index: int, variation: int) -> SampleSpec:
         topic, mood = self.cell(index)
 
         def pick(what: str, num_choices: int) -> int:

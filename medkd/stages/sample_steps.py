@@ -8,7 +8,8 @@ process or another machine arrives at the same samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from medkd.config import TeacherConfig
@@ -160,7 +161,7 @@ class _Variation:
             check_conversation(text, self.plan.min_exchanges)
             return text.strip()
 
-        return self._answer("conversation", prompts.conversation_request(self.spec, self.teacher), check)
+        return self._answer("conversation", partial(prompts.conversation_request, self.spec, self.teacher), check)
 
     def _record(self, conversation: str) -> tuple[Record, Mapping[str, tuple[int, ...]]]:
         """The checked record and the turns that support each of its fields."""
@@ -180,14 +181,17 @@ class _Variation:
                 raise _Rejection(problem.kind, f"{self.imported.place}: {problem.problem}") from None
             except _Ungrounded as problem:
                 raise _Rejection("ungrounded", f"{self.imported.place}: {problem}") from None
-        request = prompts.extraction_request(conversation, self.plan.schema, self.teacher, self.spec.seed)
-        return self._answer("extraction", request, check)
+        first = partial(prompts.extraction_request, conversation, self.plan.schema, self.teacher, self.spec.seed)
+        return self._answer("extraction", first, check)
 
-    def _answer(self, step: str, first: prompts.Request, check: Callable[[str], T]) -> T:
-        """What `check` makes of the step's reply, after the repairs that it takes; each repair changes the request."""
-        request, enlarged = first, False
+    def _answer(self, step: str, first: Callable[[], prompts.Request], check: Callable[[str], T]) -> T:
+        """What `check` makes of the step's reply, after the repairs that it takes; each repair changes the request.
+
+        first: makes the first request, which is wanted only where its reply is missing or has to be repaired.
+        """
+        make, enlarged = first, False
         for repair in range(MAX_REPAIRS + 1):
-            entry = self._reply(step, repair, request)
+            entry = self._reply(step, repair, make)
             if entry["outcome"] == "reject":
                 raise _Rejection(entry["reason"])
             text = entry["text"] or ""
@@ -200,22 +204,24 @@ class _Variation:
                     reason, detail = "ungrounded", str(problem)
             else:
                 reason, detail = entry["reason"], ""
+            request = make()
             if reason == "length":
                 if enlarged:
                     break
                 request, enlarged = prompts.enlarged(request), True
             else:
                 shown = detail or f"the answer could not be used ({reason})"
-                again = prompts.repaired(first, text, shown)
+                again = prompts.repaired(first(), text, shown)
                 # The same wrong answer twice: asked the same a third time, a teacher would hardly say anything else.
                 request = again if again != request else prompts.repaired(request, text, shown)
+            make = partial(replace, request)
         raise _Rejection(reason, detail)
 
-    def _reply(self, step: str, repair: int, request: prompts.Request) -> Entry:
+    def _reply(self, step: str, repair: int, make: Callable[[], prompts.Request]) -> Entry:
         key = call_key(self.plan.hash, self.spec, step, repair)
         entry = self.replies.get(key)
         if entry is None:
-            raise _Unanswered(Ask(key=key, spec=self.spec, step=step, repair=repair, request=request))
+            raise _Unanswered(Ask(key=key, spec=self.spec, step=step, repair=repair, request=make()))
         self.used.append(entry)
         return entry
 

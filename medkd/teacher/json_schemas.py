@@ -11,8 +11,26 @@ _BOUNDS = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multip
 _BOUNDS |= {"minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "uniqueItems"}
 
 
+def _remembered(form: Callable[[Schema], Schema]) -> Callable[[Schema], Schema]:
+    """Remembers the form of the last schema: calls in a row all bring the same object, which nobody changes."""
+    last: list[tuple[Schema, Schema]] = []
+
+    def found(schema: Schema) -> Schema:
+        known = last[-1] if last else None
+        if known is None or known[0] is not schema:
+            known = (schema, form(schema))
+            last[:] = [known]
+        return known[1]
+
+    return found
+
+
+@_remembered
 def strict(schema: Schema) -> Schema:
-    """The schema in OpenAI's strict form: every property required, none additional; one that was optional may be null."""
+    """The schema in OpenAI's strict form: every property required, none additional; one that was optional may be null.
+
+    Not to be changed by the caller, as with every schema here: equal questions share it.
+    """
 
     def closed(part: Schema) -> Schema:
         if "properties" not in part:
@@ -24,6 +42,7 @@ def strict(schema: Schema) -> Schema:
     return _everywhere(schema, closed)
 
 
+@_remembered
 def unbounded(schema: Schema) -> Schema:
     """The schema as Anthropic's output format takes it: closed objects, and no bounds on numbers, lengths or counts."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from medkd.config import TeacherConfig
@@ -85,16 +86,22 @@ def conversation_request(spec: SampleSpec, teacher: TeacherConfig) -> Request:
 
 def extraction_request(conversation: str, schema: RecordSchema, teacher: TeacherConfig, seed: int) -> Request:
     """Ask for the record of `conversation` as JSON in the shape of `schema`, as deterministically as the teacher allows."""
-    rules = _EXTRACTION_RULES.format(not_provided=NOT_PROVIDED, fields=schema.describe())
+    rules, json_schema = _asked_for(schema)
     question = f"Write the patient's record of this conversation.\n\n<conversation>\n{conversation.strip()}\n</conversation>"
     return Request(
         messages=(Message("system", rules), Message("user", question)),
         reply_limit=teacher.max_record_tokens,
         temperature=None if teacher.temperature is None else 0.0,
         seed=seed if teacher.takes_seed else None,
-        json_schema=schema.json_schema(),
+        json_schema=json_schema,
         schema_name=schema.name,
     )
+
+
+@lru_cache(maxsize=32)
+def _asked_for(schema: RecordSchema) -> tuple[str, dict[str, Any]]:
+    """The rules and the JSON Schema of an extraction, the same objects for every call."""
+    return _EXTRACTION_RULES.format(not_provided=NOT_PROVIDED, fields=schema.describe()), schema.json_schema()
 
 
 def repaired(request: Request, previous_text: str, problem: str) -> Request:

@@ -21,6 +21,9 @@ Finish = Literal["stop", "length", "refusal", "aborted"]
 _MOST_TOKENS = 10**9
 
 
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 class NotAReply(ValueError):  # noqa: N818 - a finding about a body, never seen by users
     """The body of a 200 is not JSON or lacks what every completion has."""
 
@@ -59,7 +62,7 @@ def encode(teacher: TeacherConfig, request: Request) -> tuple[str, bytes]:
     """The path below the base URL and the body of the call; only what the configuration sets is sent."""
     fields = _openai_fields(teacher, request) if teacher.protocol == "openai" else _anthropic_fields(teacher, request)
     path = "/chat/completions" if teacher.protocol == "openai" else "/messages"
-    return path, json.dumps({**fields, **teacher.extra_body}, ensure_ascii=False, separators=(",", ":")).encode()
+    return path, _write({**fields, **teacher.extra_body}).encode()
 
 
 def list_path(teacher: TeacherConfig) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medkd.quality.schema import InvalidConversation, InvalidRecord, check_conversation, parse_record
+from medkd.quality.schema import InvalidConversation, InvalidRecord, _has_shape, check_conversation, parse_record
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD
 from tests.quality.examples import RECORD, changed, records
 
@@ -29,6 +30,33 @@ def test_a_valid_record_survives_its_canonical_text(record: dict[str, Any]) -> N
 def test_any_other_text_is_an_invalid_record_and_nothing_worse(text: str) -> None:
     with pytest.raises(InvalidRecord):
         parse_record(text, PATIENT_RECORD)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, member in inner for place in places(member, (*path, key)))]
+
+
+ODD = st.none() | st.booleans() | st.integers() | st.text(max_size=3) | st.just([]) | st.just({}) | st.just(["x"]) | st.just([1])
+
+
+@given(records(), st.data())
+def test_a_shape_is_right_exactly_where_the_json_schema_says_so(record: dict[str, Any], data: st.DataObject) -> None:
+    """A record with one place replaced, removed or added to is judged by the quick check as by the validator."""
+    whole: Any = [json.loads(json.dumps(record))]
+    *parents, last = data.draw(st.sampled_from(places(whole)[1:]))
+    holder = whole
+    for key in parents:
+        holder = holder[key]
+    change = data.draw(st.sampled_from(["none", "replace", "remove", "add"]))
+    if change == "replace":
+        holder[last] = data.draw(ODD)
+    elif change == "remove" and parents:
+        del holder[last]
+    elif change == "add" and isinstance(holder, dict):
+        holder["surplus"] = "x"
+    valid = jsonschema.Draft202012Validator(PATIENT_RECORD.json_schema()).is_valid(whole[0])
+    assert _has_shape(PATIENT_RECORD.fields, whole[0]) == valid
 
 
 def test_one_code_fence_is_taken_off_and_two_are_not() -> None:
