@@ -51,7 +51,8 @@ test-cluster: $(READY) ## tests on the cluster of KUBECONFIG (tests/cluster/tool
 
 test-all: test test-torch test-chaos ## every test that one machine can run
 
-bench-quality: $(READY) ## measure what guards the data: duplicates and leaks at a million rows
+bench-quality: $(READY) ## measure what guards the data: planted errors found, false alarms, a million rows through prepare
+	$(BIN)/python -m tests.benchmarks.planted_errors 2000
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
 
 bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), then all at once with 20 kills

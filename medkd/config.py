@@ -284,6 +284,9 @@ class GenerationSettings(_Strict):
     total_samples: Positive | None = None
     held_out_topics: tuple[str, ...] = ()
     """Topics whose samples are only ever tested on."""
+    ungrounded: Literal["reject", "flag"] = "reject"
+    """A record with a value that its conversation does not support: `reject` has it repaired or rejected; `flag` accepts the row
+    and names such values in its column `unsupported`."""
 
     @property
     def num_samples(self) -> int:

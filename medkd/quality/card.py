@@ -20,6 +20,8 @@ def data_set_card(statistics: Mapping[str, Any]) -> str:
     union = (
         f"- United from the data sets of {len(statistics['runs'])} runs; sample ids begin with theirs:\n{runs}" if runs else ""
     )
+    flags = ", ".join(f"{path} in {count:,}" for path, count in statistics["flagged"].items())
+    flagged = f"- Flagged in `unsupported`, the conversation does not say it: {flags}.\n" if flags else ""
     repeated = duplicates.get("exact", 0) + duplicates.get("near", 0)
     return f"""---
 configs:
@@ -40,7 +42,7 @@ record as JSON).
 before that {statistics.get("rejected", 0):,} failed a check.
 {gap}- Balance: {balance["cells"]:,} cells (topic x mood) with {balance["smallest"]:,} to {balance["largest"]:,} rows, \
 {balance["mean"]:,} on average.
-- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
+{flagged}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
 - Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
 
 Known limits: generated conversations are not real encounters, records are checked for support by the conversation and not by a

@@ -1,24 +1,28 @@
 """Does the conversation say what the record says? Each value points to the turns that support it, or is reported.
 
 How a value is looked up is its field's rule (`quality.rules`): names, ages, drugs and doses literally after normalisation
-(`quality.spoken`), diagnoses, symptoms and history by their content words. Whose illness it is, and whether it was negated,
-is not judged; a drug and its dose are looked up apart.
+(`quality.spoken`), diagnoses, symptoms and history by their content words, only where they are affirmed of the one whose they
+are (`quality.clauses`): what is denied, or said of the family, supports nothing of the patient's. A dose is said of its drug.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from medkd.quality.rules import NONE, Rule, rules_of
+from medkd.quality.brands import DRUG_NAMES, names_of
+from medkd.quality.clauses import Marked, mark
+from medkd.quality.rules import NONE, Rule, Whose, rules_of
 from medkd.quality.spoken import content_stems, tokens
 from medkd.records import NOT_PROVIDED, Record, RecordSchema
-from medkd.samples import turns
+from medkd.samples import Turn, turns
 
 _ENOUGH_WORDS = 0.6  # of a value's content words: "chest pain on effort" is supported by "pain in my chest"
+
+_REACH = 4  # turns before a dose in which its drug may have been named
 
 _DENIALS = frozenset(
     "no nope none not never without nothing neither nor don't doesn't didn't haven't hasn't isn't aren't deny denied".split()
@@ -67,13 +71,15 @@ class Grounding:
 
 def ground(record: Record, conversation: str, schema: RecordSchema) -> Grounding:
     """Look up every value of a valid record in its conversation. NOT PROVIDED claims nothing and needs no support."""
-    talk, rules = _Talk(conversation), _rules(schema)
+    talk, rules = _Talk.read(conversation), _rules(schema)
     evidence: dict[str, set[int]] = {}
     unsupported: dict[tuple[str, str], None] = {}
-    for path, value in schema.values(record):
+    for path, value, item in _claims(record, schema):
         if value == NOT_PROVIDED:
             continue
-        found = _denied(talk, rules[path]) if value == NONE else _SUPPORT[rules[path].support](talk, value)
+        found = _denied(talk, rules[path]) if value == NONE else _supported(talk, rules[path], value)
+        if found and item and rules[path].tied_to:
+            found = _tied(talk, value, str(item[rules[path].tied_to]), found, record, schema)
         if found:
             evidence.setdefault(path, set()).update(found)
         else:
@@ -81,12 +87,49 @@ def ground(record: Record, conversation: str, schema: RecordSchema) -> Grounding
     return Grounding(evidence={path: tuple(sorted(found)) for path, found in evidence.items()}, unsupported=tuple(unsupported))
 
 
-class _Talk:
-    """A conversation's turns in the forms that the look-ups need, each made once."""
+def _claims(record: Record, schema: RecordSchema) -> Iterator[tuple[str, str, Record | None]]:
+    """Each value with its leaf path and, inside a list of items, its item."""
+    nothing = schema.empty()
+    for field in schema.fields:
+        items = record[field.name] if field.kind == "items" else [None]
+        for item in items:
+            alone = {**nothing, field.name: [item] if item else record[field.name]}
+            yield from ((path, value, item) for path, value in schema.values(alone) if re.split(r"\W", path)[0] == field.name)
 
-    def __init__(self, conversation: str) -> None:
-        self.turns = turns(conversation)
-        self.words = [tokens(turn.text) for turn in self.turns]
+
+def _supported(talk: _Talk, rule: Rule, value: str) -> list[int]:
+    return _SUPPORT[rule.support](talk.of(rule.whose), value)
+
+
+class _Talk:
+    """A conversation's turns in the forms that the look-ups need, each made once. words: of what is looked at, by turn."""
+
+    def __init__(self, spoken: Sequence[Turn], words: list[tuple[str, ...]]) -> None:
+        self.turns = spoken
+        self.words = words
+
+    @classmethod
+    def read(cls, conversation: str) -> _Talk:
+        spoken = turns(conversation)
+        return cls(spoken, [tokens(turn.text) for turn in spoken])
+
+    def of(self, whose: Whose) -> _Talk:
+        """The talk with those words only that affirm something of the patient, or of the family."""
+        if whose == "anyone":
+            return self
+        return self._patient if whose == "patient" else self._family
+
+    @cached_property
+    def _marked(self) -> list[Marked]:
+        return mark(self.turns, self.has_third_speaker)
+
+    @cached_property
+    def _patient(self) -> _Talk:
+        return _Talk(self.turns, [marked.patient for marked in self._marked])
+
+    @cached_property
+    def _family(self) -> _Talk:
+        return _Talk(self.turns, [marked.family for marked in self._marked])
 
     @cached_property
     def spaced(self) -> list[str]:
@@ -188,10 +231,52 @@ def _denied(talk: _Talk, rule: Rule) -> list[int]:
     return found
 
 
+def _drug(talk: _Talk, value: str) -> list[int]:
+    """Turns that say the drug by one of its names."""
+    return sorted({index for name in names_of(value) for index in _literal(talk, name)})
+
+
+def _tied(talk: _Talk, value: str, drug: str, found: Sequence[int], record: Record, schema: RecordSchema) -> list[int]:
+    """Of the turns that say the value, those in which the drug named last before it, or else next after it, is its drug."""
+    if drug == NOT_PROVIDED or not _drug(talk, drug):
+        return list(found)
+    own = {" ".join(tokens(name)) for name in names_of(drug)}
+    named = {value for path, value in schema.values(record) if _rules(schema)[path].support == "drug"}
+    others = {" ".join(tokens(name)) for other in (*named, *DRUG_NAMES) for name in names_of(other)} - own
+    wanted = " ".join(tokens(value))
+    return [index for index in found if _is_of(talk, index, wanted, own, others)]
+
+
+def _is_of(talk: _Talk, index: int, wanted: str, own: Collection[str], others: Collection[str]) -> bool:
+    """Whether some place where the turn says the value is nearest to its own drug."""
+    said = talk.spaced[index]
+    places = [match.start() for match in re.finditer(f"(?= {re.escape(wanted)} )", said)]
+    earlier, later = talk.spaced[max(0, index - _REACH) : index], talk.spaced[index + 1 : index + 1 + _REACH]
+    for place in places:
+        before = " | ".join([*earlier, said[: place + 1]])
+        after = " | ".join([said[place + len(wanted) + 1 :], *later])
+        if _nearest(before, after, own, others):
+            return True
+    return False
+
+
+def _nearest(before: str, after: str, own: Collection[str], others: Collection[str]) -> bool:
+    """Whether the drug named last before a value is its own; where none is named before, whether the next one after it is."""
+    last_own, last_other = (max((before.rfind(f" {name} ") for name in names), default=-1) for names in (own, others))
+    if max(last_own, last_other) >= 0:
+        # "20 mg of lisinopril": the name that follows at once outweighs one before.
+        return last_own > last_other or any(after.startswith((f" {name} ", f" of {name} ")) for name in own)
+    next_own, next_other = (
+        min((at for name in names if (at := after.find(f" {name} ")) >= 0), default=len(after)) for names in (own, others)
+    )
+    return next_own <= next_other
+
+
 _SUPPORT: dict[str, Callable[[_Talk, str], list[int]]] = {
     "literal": _literal,
     "name": _name,
     "age": _age,
     "sex": _sex,
     "words": _words,
+    "drug": _drug,
 }

@@ -28,6 +28,7 @@ class Statistics:
         self._references: Counter[str] = Counter()
         self._teachers: set[str] = set()
         self._stated: Counter[str] = Counter()
+        self._flagged: Counter[str] = Counter()
         self._lengths = {"conversation_characters": array("I"), "record_characters": array("I")}
 
     def add(self, row: Row, split: Split, held_out: bool) -> None:
@@ -38,6 +39,7 @@ class Statistics:
             self._held_out.add(row["topic"])
         self._references[row["reference"]] += 1
         self._teachers.add(str(row.get("served_model") or row["teacher"]))
+        self._flagged.update({flag["field"] for flag in row.get("unsupported") or ()})
         record = json.loads(row["output"])
         self._stated.update({path for path, value in self._schema.values(record) if value != NOT_PROVIDED})
         self._lengths["conversation_characters"].append(len(row["input"]))
@@ -63,6 +65,7 @@ class Statistics:
             "by_reference": dict(sorted(self._references.items())),
             "teachers": sorted(self._teachers),
             "share_stated": {path: round(self._stated[path] / max(1, self.num_rows), 4) for path in self._schema.leaves()},
+            "flagged": dict(sorted(self._flagged.items())),
             **{name: _quantiles(lengths) for name, lengths in self._lengths.items()},
             "balance": self._balance(),
             "by_cell": [

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from medkd.config import GenerationSettings, ModelConfigs, TeacherConfig, config_hash
 from medkd.errors import BudgetError, ConfigError, InputError
@@ -68,6 +68,8 @@ class Plan:
     prompt_version: int
     teacher: dict[str, Any]
     """Name, protocol, model and sampling parameters: what a reply depends on."""
+    ungrounded: Literal["reject", "flag"] = "reject"
+    """What becomes of a record that says what its conversation does not: repaired or rejected, or accepted with a flag."""
     source: ConversationSource | None = None
     """None: conversations are generated."""
     persona_version: int = PERSONA_VERSION
@@ -174,6 +176,7 @@ def make_plan(
         min_exchanges=settings.conversation_length.min_exchanges,
         max_exchanges=settings.conversation_length.max_exchanges,
         held_out_topics=settings.held_out_topics,
+        ungrounded=settings.ungrounded,
         record_schema="patient_record",
         prompt_version=prompt_version,
         teacher=teacher_identity(teacher_name, teacher),

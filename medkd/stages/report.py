@@ -383,8 +383,8 @@ def _gaps(run: _Run) -> tuple[str, ...]:
         gaps.append(f"{cut:,} test conversations have no whole answer: too long to read, or the answer reached its limit.")
     if run.shards:
         gaps.append(
-            "A record counts as supported when the conversation says its values; whose illness it is and whether it was "
-            "negated is not judged, nor is a dose tied to its own drug."
+            "A record counts as supported when its conversation says its values of the patient, by rules over the words: irony, "
+            "hedges and long detours are misjudged."
         )
     missing = len(run.statistics.get("missing_shards", ()))
     if missing:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from medkd.config import TeacherConfig
-from medkd.quality.grounding import ground
+from medkd.quality.grounding import Grounding, ground
 from medkd.quality.schema import InvalidConversation, InvalidRecord, check_conversation, parse_record
 from medkd.records import Record
 from medkd.samples import INSTRUCTION, SampleSpec, sha256_hex
@@ -100,7 +100,7 @@ class _Variation:
     def accepted_row(self) -> Row:
         self.conversation = self._imported_conversation() if self.imported else self._generated_conversation()
         gold = self._gold()
-        record, evidence = self._record(self.conversation)
+        record, grounding = self._record(self.conversation)
         output = self.plan.schema.canonical(record)
         human = self.imported is not None and self.imported.record is not None
         last = self.used[-1] if self.used else {}
@@ -109,7 +109,8 @@ class _Variation:
             "instruction": INSTRUCTION,
             "input": self.conversation,
             "output": output,
-            "evidence": [{"field": path, "turns": list(turns)} for path, turns in evidence.items()],
+            "evidence": [{"field": path, "turns": list(turns)} for path, turns in grounding.evidence.items()],
+            "unsupported": [{"field": path, "value": value} for path, value in grounding.unsupported],
             "reference": "human" if human else "teacher",
             "gold": gold or (output if human else None),
             "served_model": last.get("served_model"),
@@ -163,16 +164,16 @@ class _Variation:
 
         return self._answer("conversation", partial(prompts.conversation_request, self.spec, self.teacher), check)
 
-    def _record(self, conversation: str) -> tuple[Record, Mapping[str, tuple[int, ...]]]:
-        """The checked record and the turns that support each of its fields."""
+    def _record(self, conversation: str) -> tuple[Record, Grounding]:
+        """The checked record and what its conversation supports of it."""
 
-        def check(text: str) -> tuple[Record, Mapping[str, tuple[int, ...]]]:
+        def check(text: str) -> tuple[Record, Grounding]:
             record = parse_record(text, self.plan.schema)
             grounding = ground(record, conversation, self.plan.schema)
-            if grounding.unsupported:
+            if grounding.unsupported and self.plan.ungrounded == "reject":
                 shown = "; ".join(f"{path}: {value!r}" for path, value in grounding.unsupported[:5])
                 raise _Ungrounded(f"the conversation does not say: {shown}")
-            return record, grounding.evidence
+            return record, grounding
 
         if self.imported and self.imported.record is not None:
             try:

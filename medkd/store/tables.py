@@ -29,6 +29,10 @@ SAMPLE_COLUMNS = pa.schema(
         ("input", pa.string()),  # the conversation
         ("output", pa.string()),  # the record as compact JSON
         ("evidence", pa.list_(pa.struct([("field", pa.string()), ("turns", pa.list_(pa.int32()))]))),  # turns count from 0
+        (
+            "unsupported",
+            pa.list_(pa.struct([("field", pa.string()), ("value", pa.string())])),
+        ),  # flagged by the checker
         ("source", pa.string()),  # generated, or imported (the conversation is the team's own)
         ("source_id", pa.string()),  # the conversation's id where it was imported from; else null
         ("reference", pa.string()),  # who wrote `output`: teacher, or human (an imported label)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,11 @@ from hypothesis import strategies as st
 from medkd.quality.grounding import ground
 from medkd.records import PATIENT_RECORD
 from medkd.samples import turns
+from tests.benchmarks.planted_errors import measure
 from tests.quality.examples import CONVERSATION, RECORD, changed, records
+from tests.quality.hand_checked import false_alarms
+
+MTS_DIALOG = os.environ.get("MEDKD_MTS_DIALOG")
 
 
 def unsupported(record: dict[str, Any], conversation: str = CONVERSATION) -> tuple[tuple[str, str], ...]:
@@ -149,3 +155,108 @@ def test_any_record_and_any_text_give_an_answer_within_the_turns(record: dict[st
 def test_a_record_that_claims_nothing_needs_no_support() -> None:
     assert ground(PATIENT_RECORD.empty(), CONVERSATION, PATIENT_RECORD).evidence == {}
     assert unsupported(PATIENT_RECORD.empty()) == ()
+
+
+def said_of(said: str, path: str, value: str) -> bool:
+    """Whether the talk supports the value there."""
+    return unsupported(only(path, [value]), said) == ()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Patient: I have no history of diabetes.",
+        "Patient: I've never had diabetes, I have asthma.",
+        "Doctor: He denies diabetes and stroke.",
+        "Doctor: Any diabetes?\nPatient: No.",
+        "Doctor: Do you have asthma, gout or diabetes?\nPatient: Um, no, nothing like that.",
+        "Doctor: Diabetes? High cholesterol?\nPatient: Neither.",
+        "Patient: I don't have any diabetes.",
+        "Patient: No fever, chills, or diabetes.",
+        "Doctor: Diabetes was ruled out.",
+        "Patient: My mother had diabetes.",
+        "Patient: My father was diagnosed with gout. He also had diabetes.",
+        "Doctor: Does anything run in your family?\nPatient: Yes, diabetes.",
+        "Patient: Diabetes runs in my family.",
+        "Patient: My neighbor has diabetes.",
+    ],
+)
+def test_what_is_denied_or_said_of_others_is_not_the_patients(said: str) -> None:
+    assert not said_of(said, "medical_history.conditions", "diabetes")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Patient: I have diabetes.",
+        "Doctor: Any diabetes?\nPatient: Yes.",
+        "Doctor: Any diabetes?\nPatient: Not sure, they said so once.",
+        "Patient: No, just diabetes.",
+        "Patient: No asthma, but I do have diabetes.",
+        "Patient: I have never had asthma and I have diabetes.",
+        "Patient: There is no change in my diabetes.",
+        "Patient: My wife says that I have to watch my diabetes.",
+        "Patient: My mother had gout, and I have diabetes.",
+        "Doctor: How is your mother?\nPatient: Fine, thanks. I have diabetes.",
+        "Doctor: Any allergies?\nPatient: No.\nDoctor: And diabetes, for how long?\nPatient: Five years.",
+        "Guest_family: My son has diabetes.",
+    ],
+)
+def test_what_is_affirmed_of_the_patient_is(said: str) -> None:
+    assert said_of(said, "medical_history.conditions", "diabetes")
+
+
+@pytest.mark.parametrize(
+    ("said", "supported"),
+    [
+        ("Patient: My mother had diabetes.", True),
+        ("Doctor: Anything in the family?\nPatient: Diabetes.", True),
+        ("Patient: I have diabetes.", False),
+        ("Patient: My mother never had diabetes.", False),
+        ("Patient: My neighbor has diabetes.", False),
+    ],
+)
+def test_family_history_is_said_of_the_family(said: str, supported: bool) -> None:
+    assert said_of(said, "medical_history.family_history", "diabetes") is supported
+
+
+def prescribed(drug: str, dose: str) -> dict[str, Any]:
+    record = PATIENT_RECORD.empty()
+    record["prescription"] = [{"drug": drug, "dose": dose, "frequency": "NOT PROVIDED", "duration": "NOT PROVIDED"}]
+    return record
+
+
+@pytest.mark.parametrize(
+    ("drug", "dose", "supported"),
+    [
+        ("lisinopril", "20 mg", True),
+        ("lisinopril", "500 mg", False),
+        ("metformin", "500 mg", True),
+        ("metformin", "20 mg", False),
+        ("Zestril", "20 mg", True),
+        ("warfarin", "5 mg", True),
+        ("warfarin", "20 mg", False),
+    ],
+)
+def test_a_dose_is_said_of_its_own_drug(drug: str, dose: str, supported: bool) -> None:
+    said = "Doctor: Take lisinopril, twenty milligrams a day, and metformin 500 mg. Then there is 5 mg of warfarin."
+    assert (unsupported(prescribed(drug, dose), said) == ()) is supported
+
+
+def test_the_same_dose_may_be_said_of_two_drugs_and_in_a_later_turn() -> None:
+    said = "Doctor: Take omeprazole 20 mg and famotidine 20 mg.\nPatient: And the Lasix?\nDoctor: 40 mg."
+    assert unsupported(prescribed("famotidine", "20 mg"), said) == ()
+    assert unsupported(prescribed("furosemide", "40 mg"), said) == ()
+
+
+def test_planted_errors_are_found_and_clean_records_raise_no_alarm() -> None:
+    figures = measure(240)
+    assert figures["recall_all"] >= 0.95 and figures["precision"] >= 0.98
+    assert all(recall >= 0.85 for recall in figures["recall"].values())
+
+
+@pytest.mark.skipif(not MTS_DIALOG, reason="set MEDKD_MTS_DIALOG to a folder with the MTS-Dialog CSV files")
+def test_hand_checked_records_of_real_dialogues_raise_few_alarms() -> None:
+    figures = false_alarms(Path(str(MTS_DIALOG)))
+    assert figures["records"] >= 40
+    assert figures["false_alarms"] <= 0.02 * figures["values"], figures["reported"]
