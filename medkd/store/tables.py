@@ -107,7 +107,7 @@ TOKEN_COLUMNS = pa.schema(
 PREDICTION_COLUMNS = pa.schema(
     [
         ("sample_id", pa.string()),
-        ("model", pa.string()),  # student, untrained, constant or lexicon
+        ("model", pa.string()),  # student, untrained, constant, lexicon or teacher
         ("raw_text", pa.string()),
         ("record", pa.string()),  # compact JSON; null where raw_text is not valid
         ("gold", pa.string()),  # the reference record

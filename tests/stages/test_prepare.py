@@ -208,6 +208,17 @@ def test_a_training_row_that_says_what_a_test_row_says_is_left_out() -> None:
     assert "and 1 rows that say what a row of a later split says" in store.read(f"{layout.DATASET}/README.md").decode()
 
 
+def test_flagged_values_are_counted_and_stay_with_their_rows() -> None:
+    plain = sample(0, "Patient: Good day.")
+    flagged = sample(1, "Patient: Hello there, doctor.") | {"unsupported": [{"field": "patient_details.age", "value": "7"}]}
+    store = open_store("memory://flagged")
+    manifest = write_data_set(store, "0" * 64, PATIENT_RECORD, RowsInMemory([plain, flagged]), (), {}, {})
+    rows = [row for split in read_splits(store, manifest).values() for row in split]
+    assert [row["unsupported"] for row in sorted(rows, key=lambda row: str(row["sample_id"]))] == [None, flagged["unsupported"]]
+    assert json.loads(store.read(f"{layout.DATASET}/statistics.json"))["flagged"] == {"patient_details.age": 1}
+    assert "patient_details.age in 1" in store.read(f"{layout.DATASET}/README.md").decode()
+
+
 def sample(index: int, conversation: str) -> dict[str, object]:
     return {
         "sample_id": sample_id(index),
