@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -129,7 +130,8 @@ def _detail(state: JobState, gaps: int) -> str:
     if state.phase == "running":
         starting = state.active - state.ready
         return f"{state.ready} pods at work" + (f", {starting} starting" if starting > 0 else "")
-    return state.reason
+    left = re.search(r"exit code \d+", state.message)
+    return f"{left.group(0)} ({state.reason})" if left else state.reason
 
 
 def summary(board: Board) -> str:

@@ -110,8 +110,12 @@ def _live_stage(stage: str, state: JobState | None, published: Board | None, gap
 
 def _live_problems(cluster: Cluster, run: Run, states: Mapping[str, JobState], board: Board) -> tuple[Problem, ...]:
     """Problems from pods as they are now, and those that only the driver knows of."""
+    # A driver that has said how the run ended leaves with an exit code that says no more.
+    silent = board.phase not in ("complete", "failed")
     asked = [
-        stage for stage, state in states.items() if state.phase == "failed" or (state.phase == "running" and state.looks_wrong)
+        stage
+        for stage, state in states.items()
+        if (state.phase == "failed" or (state.phase == "running" and state.looks_wrong)) and (stage != names.DRIVER or silent)
     ]
     try:
         pods = cluster.unfinished_pods(f"{names.LABEL_RUN}={run.name}") if asked else []

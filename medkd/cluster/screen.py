@@ -26,9 +26,15 @@ def _lines(board: Board, now: float) -> Iterator[str]:
         yield _stage_line(stage, now)
     yield ""
     yield from _figures(board, now)
+    cause = next((problem for problem in board.problems if problem.fatal), None) if board.failure else None
     if board.failure:
         yield f"failed    {board.failure}"
+    if cause:
+        # What ended the run is said once, by the failure.
+        yield f"  do      {cause.do}"
     for problem in board.problems:
+        if problem is cause:
+            continue
         yield f"wrong     {problem.stage}: {problem.what}"
         yield f"  do      {problem.do}"
     if board.phase in ("running", "waiting", "held") and age > QUIET_SECONDS:

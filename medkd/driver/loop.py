@@ -201,7 +201,8 @@ class Driver:
         changed = self.cluster.patch_job(self.options.job(stage), release_patch(job, self.options.release_mode))
         if changed:
             self.states[stage] = job_state(stage, changed)
-            self._say(stage, "StageReleased", "released: what comes before it is complete and verified")
+            why = "the run begins" if stage == STAGES[0] else "what comes before it is complete and verified"
+            self._say(stage, "StageReleased", f"released: {why}")
 
     # --- deciding -----------------------------------------------------------------------------------------------------
 

@@ -144,7 +144,7 @@ class Watch:
             if self._control and self.held:
                 run = f"{self._options.run} -n {self._cluster.namespace}"
                 advice = f"look at the samples under the prefix, then: kubectl medkd approve {run}"
-                found.append(_problem(state, "held", f"held: {self._control.reason}", advice))
+                found.append(_problem(state, "held", f"held after its pilot: {self._control.reason}", advice))
             if self.generation:
                 found += _shard_problems(state, self.generation)
         return found

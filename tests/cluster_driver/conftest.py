@@ -69,7 +69,7 @@ class Driving:
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         assert self.thread
-        self.thread.join(20)
+        self.thread.join(60)
 
     def _drive(self) -> None:
         try:
@@ -77,7 +77,7 @@ class Driving:
         except BaseException as error:
             self.error = error
 
-    def ends(self, seconds: float = 20.0) -> int | None:
+    def ends(self, seconds: float = 100.0) -> int | None:
         assert self.thread
         self.thread.join(seconds)
         assert not self.thread.is_alive(), "the driver still drives"
@@ -99,7 +99,7 @@ def driving(api: FakeApi, store: Store, **changes: Any) -> Driving:
     return driver
 
 
-def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 100.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"

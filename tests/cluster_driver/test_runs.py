@@ -25,7 +25,7 @@ from medkd.store.files import open_store
 from tests.cluster_driver.conftest import FULL, RUN, connect, write_student_part
 from tests.cluster_driver.fake_api import NAMESPACE, FakeApi, ended, job, pod
 
-pytestmark = pytest.mark.driver
+pytestmark = [pytest.mark.driver, pytest.mark.timeout(300)]
 
 
 def medkd(api: FakeApi, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +42,7 @@ def medkd(api: FakeApi, folder: Path, *arguments: str) -> subprocess.CompletedPr
     path.write_text(json.dumps(config))
     command = [sys.executable, "-m", "medkd", *arguments]
     environment = {**os.environ, "KUBECONFIG": str(path)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment, check=False)
 
 
 def some_board(**changes: object) -> Board:
@@ -111,7 +111,7 @@ def test_a_run_whose_driver_failed_for_good_is_not_waited_for(api: FakeApi, tmp_
     api.install(FULL, RUN)
     publish(api, some_board())
     api.fail("flu-driver", "PodFailurePolicy")
-    answer = medkd(api, tmp_path, "wait", RUN, "--timeout", "30")
+    answer = medkd(api, tmp_path, "wait", RUN, "--timeout", "90")
     assert answer.returncode == 1 and "the driver failed (PodFailurePolicy)" in answer.stdout
     assert "run flu in clinic: FAILED" in medkd(api, tmp_path, "status", RUN).stdout
 
@@ -239,7 +239,7 @@ def test_the_page_is_whole_in_itself_and_the_health_answer_follows_the_loop() ->
 
         def get(path: str) -> tuple[int, str]:
             try:
-                with urllib.request.urlopen(url + path, timeout=5) as answer:
+                with urllib.request.urlopen(url + path, timeout=60) as answer:
                     return answer.status, answer.read().decode()
             except urllib.error.HTTPError as error:
                 return error.code, ""
