@@ -46,6 +46,11 @@ def sample_id(index: int) -> str:
     return f"{index:09d}"
 
 
+def sample_index(sample_id: str) -> int:
+    """The index in the plan that a sample's id stands for."""
+    return int(sample_id)
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal bytes, so it can be hashed."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

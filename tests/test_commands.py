@@ -140,7 +140,7 @@ def test_what_conversations_hold_must_be_said_and_decides_who_may_see_them(tmp_p
     agreed = ["plan", *shared, "--config", str(changed_config(tmp_path, server, phi_agreement=True)), "--contains-phi", "yes"]
     assert medkd(*agreed, environment=key).returncode == 0
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["source"]["contains_phi"] is True
-    assert server.counters.stats()["billed_total"] == 0
+    assert server.counters.stats()["billed_total"] == 1, "preflight's call, about an invented patient"
 
 
 def test_a_memory_prefix_cannot_hold_a_run_of_processes(tmp_path: Path) -> None:
@@ -187,15 +187,33 @@ def test_the_shipped_configuration_is_valid() -> None:
     assert finished.returncode == 0 and "122 topics" in finished.stdout
 
 
-def test_preflight_asks_what_plan_would_ask_and_keeps_nothing(server: Server, tmp_path: Path) -> None:
+def test_preflight_says_all_that_is_wrong_and_keeps_nothing(server: Server, tmp_path: Path) -> None:
     config, prefix = changed_config(tmp_path, server), tmp_path / "run"
     line = ["preflight", "--config", str(config), "--prefix", str(prefix), "--teacher", "clinic", "--num-samples", "8"]
     good = medkd(*line, environment={"CLINIC_API_KEY": "right-key"})
     assert good.returncode == 0, good.stderr
-    assert [text.partition(":")[0] for text in good.stdout.splitlines()] == ["configuration", "store", "plan", "teacher"]
-    assert not [path for path in prefix.rglob("*") if path.is_file()]
-    assert medkd(*line, environment={"CLINIC_API_KEY": "wrong-key"}).returncode == 77
-    assert medkd(*line).returncode == 78
+    checks = ["configuration", "terms", "student", "plan", "patient data", "store", "prefix", "budget", "data sets", "weights"]
+    assert [text[6:20].strip() for text in good.stdout.splitlines()] == [*checks, "key", "model", "first call"]
+    assert all(text.startswith("ok ") for text in good.stdout.splitlines())
+    assert not [path for path in prefix.rglob("*") if path.is_file()], "a free teacher's call leaves no booking"
+    refused = medkd(*line, environment={"CLINIC_API_KEY": "wrong-key"})
+    assert refused.returncode == 77 and "skip  first call" in refused.stdout
+    several = medkd(*line, "--num-shards", "9", "--student", "t6")
+    assert several.returncode == 78
+    failed = [text[6:20].strip() for text in several.stdout.splitlines() if text.startswith("FAIL")]
+    assert failed == ["student", "budget", "key"]
+    assert "preflight: 3 of 13 checks failed" in several.stderr and "CLINIC_API_KEY" in several.stderr
     assert medkd("plan", *line[1:], "--num-shards", "2", environment={"CLINIC_API_KEY": "right-key"}).returncode == 0
     other = medkd(*line, "--num-shards", "4", environment={"CLINIC_API_KEY": "right-key"})
     assert other.returncode == 78 and "was cut into another number of shards" in other.stderr
+
+
+def test_an_estimate_asks_nobody_and_says_what_it_rests_on(tmp_path: Path) -> None:
+    line = ["estimate", "--teacher", "deepseek", "--num-samples", "2000", "--teacher-url", "http://127.0.0.1:9/v1"]
+    shown = medkd(*line)
+    assert shown.returncode == 0, shown.stderr
+    assert "calls     4,000" in shown.stdout and "rests on  built: the prompts of 20 samples" in shown.stdout
+    found = json.loads(medkd(*line, "--json").stdout)
+    assert (found["calls"], found["samples"]) == (4000, 2000)
+    assert 0 < found["cheapest_usd"] <= found["cost_usd"] <= found["budget_usd"]
+    assert found["hours"] == max(found["hours_by_limit"].values()) > 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from medkd import __version__
-from medkd.commands import cluster, stages, tools
+from medkd.commands import cluster, plans, stages, tools
 from medkd.commands.settings import job_index
 from medkd.errors import UsageError
 from medkd.stages.sequence import STAGES
@@ -60,13 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = verb("run", stages.run, "run all stages as processes on this machine; running it again continues")
     _add_run_flags(run)
-    plan = verb("plan", stages.plan, "fix what every sample of a run will be; checks key, model, store and budget, pays nothing")
+    plan = verb("plan", plans.plan, "preflight, then fix what every sample of a run will be")
     _add_shared(plan)
     _add_plan(plan)
     _add_teacher(plan)
     plan.add_argument("--student", default="tiny-t5", help="student of the later stages, checked here")
     plan.add_argument("--owner", help="who works on this run, for example the release's name")
-    plan.add_argument("--skip-preflight", action="store_true", help="do not ask the teacher whether it knows key and model")
+    plan.add_argument("--skip-preflight", action="store_true", help="make none of preflight's checks and pay no first call")
     generate = verb(
         "generate", stages.generate, "one shard of a planned run, or with --output_path samples into one JSON lines file"
     )
@@ -105,7 +105,14 @@ def build_parser() -> argparse.ArgumentParser:
     purge.add_argument("--take-over", action="store_true", help="although somebody gave a sign of life a moment ago")
     extract = verb("extract", tools.extract, "print the record of the conversation on standard input")
     extract.add_argument("--model", required=True, help="folder of a trained student")
-    _add_preflight(verb("preflight", stages.preflight, "ask store and teacher what stage plan would ask; pays and keeps nothing"))
+    _add_before(verb("preflight", plans.preflight, "check everything a run needs and say all that is wrong; pays one tiny call"))
+    estimate = verb("estimate", plans.estimate, "calls, tokens, cost and hours of a run; asks nobody, pays nothing")
+    _add_before(estimate, prefix_required=False)
+    estimate.add_argument("--seconds-per-call", type=_positive, default=10, help="how long the teacher takes to answer")
+    estimate.add_argument("--json", action="store_true", help="the same as JSON")
+    costs = verb("costs", tools.costs, "money by run, topic, teacher and day, from the ledgers of a run or of a folder of runs")
+    _add_shared(costs)
+    costs.add_argument("--json", action="store_true", help="the same as JSON")
     _add_cluster_verbs(verb)
     check = verb("config", tools.config, "check the configuration file, or print its JSON Schema")
     check.add_argument("what", choices=("check", "schema"))
@@ -213,8 +220,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parallel=4)
 
 
-def _add_preflight(parser: argparse.ArgumentParser) -> None:
-    _add_shared(parser)
+def _add_before(parser: argparse.ArgumentParser, prefix_required: bool = True) -> None:
+    _add_shared(parser, prefix_required)
     _add_plan(parser)
     _add_teacher(parser)
     parser.add_argument("--student", default="tiny-t5", help="student of the later stages, checked here")

@@ -5,19 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medkd.commands.plans import planned
 from medkd.commands.settings import (
-    check_hub_token,
-    conversation_source,
-    generation_settings,
     lending_stores,
     load_configs,
-    num_shards,
     open_prefix,
     plan_flags,
     planned_teacher,
@@ -25,18 +21,13 @@ from medkd.commands.settings import (
     read_gold,
     repeat_flags,
     shard_options,
-    storage_options,
     student_of,
     teacher_client,
-    teacher_of,
 )
 from medkd.errors import UsageError
 
 if TYPE_CHECKING:
-    from medkd.config import TeacherConfig
-    from medkd.stages.plan import Plan
-    from medkd.store.files import Store
-    from medkd.student.hub import HubModel
+    pass
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -68,97 +59,6 @@ def run(args: argparse.Namespace, stop: threading.Event) -> int:
     )
 
 
-def plan(args: argparse.Namespace, stop: threading.Event) -> int:
-    from medkd.stages import control, ownership
-    from medkd.stages import plan as planning
-    from medkd.stages.lent import find_lent
-
-    teacher, plan = _planned(args)
-    store = open_prefix(args, stop)
-    ownership.take(store, args.owner or process_name(), take_over=args.take_over)
-    if not args.skip_preflight and planning.asks_teacher(plan):
-        planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
-    find_lent(lending_stores(args, stop))
-    shards = num_shards(args, plan)
-    planning.rehearse(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd)
-    _copy_weights(args, store, stop)
-    cut = planning.publish(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd)
-    shard_zero = len(plan.shard_range(0, cut.num_shards))
-    control.create_control(store, control.first_control(plan.total_samples, shard_zero, priced=cut.chunk_usd > 0))
-    money = f", estimated at ${cut.estimate_usd:.2f}" if cut.estimate_usd else ""
-    print(f"planned {plan.total_samples:,} samples in {cut.num_shards} shards{money}: plan {plan.hash[:12]} under {store.url}")
-    return 0
-
-
-def preflight(args: argparse.Namespace, stop: threading.Event) -> int:
-    """Everything that stage plan checks, a line each; nothing stays under the prefix."""
-    from medkd.stages import plan as planning
-    from medkd.stages.lent import find_lent
-
-    teacher, plan = _planned(args)
-    print(f"configuration: valid; teacher {args.teacher}, student {args.student}", flush=True)
-    store = open_prefix(args, stop)
-    cut = planning.rehearse(store, plan, teacher, num_shards=num_shards(args, plan), budget_usd=args.budget_usd)
-    print(f"store: {store.url} takes files, refuses a second create, and holds no other run", flush=True)
-    print(f"plan: {plan.total_samples:,} samples in {cut.num_shards} shards, estimated at ${cut.estimate_usd:.2f}", flush=True)
-    for lent in find_lent(lending_stores(args, stop)):
-        print(f"data set: {lent.hash[:12]} of {lent.store.url}, {lent.num_rows:,} rows", flush=True)
-    if planning.asks_teacher(plan):
-        planning.check_model(args.teacher, teacher, teacher_client(args, teacher, stop).models())
-        print(f"teacher: {teacher.base_url} knows the key and the model {teacher.model}")
-    else:
-        print("teacher: not asked, all records are there", flush=True)
-    found = wanted_weights(args, store, stop)
-    if found:
-        size = sum(file.bytes for file in found.files.values())
-        print(f"hub: gives {found.name} at {found.commit[:12]}, {len(found.files)} files, {size / 1e9:.2f} GB")
-    return 0
-
-
-def _copy_weights(args: argparse.Namespace, store: Store, stop: threading.Event) -> None:
-    """Bring the student's weights from the hub into the store, once; later stages take them from there."""
-    from medkd.student.hub import copy_weights
-
-    found = wanted_weights(args, store, stop)
-    if found:
-        with tempfile.TemporaryDirectory(prefix="medkd-weights-") as scratch:
-            copy_weights(store, load_configs(args).student(args.student), found, Path(scratch), stop)
-
-
-def wanted_weights(args: argparse.Namespace, store: Store, stop: threading.Event) -> HubModel | None:
-    """The student's model on the hub; None where it does not come from there, or lies in the run's store already."""
-    from medkd.student.hub import copied_weights, find_on_hub, is_hub_model
-
-    student = load_configs(args).student(args.student)
-    if not is_hub_model(student) or copied_weights(store, student):
-        return None
-    check_hub_token()
-    return find_on_hub(student, stop)
-
-
-def _planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:
-    """Teacher and plan of the flags, checked as far as that goes without store and network."""
-    from medkd.stages import plan as planning
-    from medkd.teacher import prompts
-
-    configs = load_configs(args)
-    teacher = teacher_of(configs, args)
-    planning.check_terms(args.teacher, teacher)
-    if hasattr(args, "student"):
-        planning.check_students(configs, [args.student])
-    plan = planning.make_plan(
-        generation_settings(configs, args),
-        args.teacher,
-        teacher,
-        seed=args.seed,
-        total_samples=0 if args.dataset_from and not args.conversations and args.num_samples is None else args.num_samples,
-        prompt_version=prompts.PROMPT_VERSION,
-        source=conversation_source(args, {"s3": options} if (options := storage_options(args)) else {}),
-    )
-    planning.check_phi(plan, teacher)
-    return teacher, plan
-
-
 def generate(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages.generate import generate
 
@@ -179,15 +79,15 @@ def generate(args: argparse.Namespace, stop: threading.Event) -> int:
 
 def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
     """`--output_path`: plan, generate and export in one go, the run's prefix beside the file."""
-    from medkd.stages import jsonl
+    from medkd.stages import estimates, jsonl
     from medkd.stages import plan as planning
     from medkd.stages.generate import generate
 
-    teacher, plan = _planned(args)
+    teacher, plan = planned(args)
     args.prefix = args.prefix or f"{args.output_path}.run"
     store = open_prefix(args, stop)
     if args.budget_usd is None and not teacher.prices.free:
-        args.budget_usd = planning.default_budget_usd(plan, teacher)
+        args.budget_usd = estimates.default_budget_usd(plan, teacher)
         print(f"no --budget-usd: this run stops at ${args.budget_usd:.2f}, three times its estimate", file=sys.stderr)
     client = teacher_client(args, teacher, stop)
     planning.check_model(args.teacher, teacher, client.models())

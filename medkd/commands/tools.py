@@ -25,6 +25,15 @@ def report(args: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
+def costs(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages import costs as ledgers
+
+    found = [cost for name, run in ledgers.find_runs(open_prefix(args, stop)).items() for cost in ledgers.costs_of(name, run)]
+    groups = ledgers.by_group(found)
+    print(ledgers.as_json(groups) if args.json else "\n".join(ledgers.shown(groups)))
+    return 0
+
+
 def export(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages import jsonl
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from medkd.config import GenerationSettings, ModelConfigs, TeacherConfig, config
 from medkd.errors import BudgetError, ConfigError, InputError
 from medkd.records import RECORD_SCHEMAS, RecordSchema
 from medkd.samples import SampleSpec, canonical_json, sha256_hex
+from medkd.stages.estimates import asks_teacher, dearest_call_usd, estimate_usd
 from medkd.store import budget, layout, manifests
 from medkd.store.conversations import Block, Columns, SourceFile
 from medkd.store.files import Store, check_exclusive_create
@@ -27,13 +29,6 @@ PERSONA_VERSION = 1
 NUM_VARIATIONS = 4
 
 STYLES = ("brief", "rambling", "precise", "hesitant", "chatty", "worried about details")
-
-# What a call costs beyond the words it carries, in bytes: instructions and the description of the record.
-_PROMPT_BYTES = 4000
-_BYTES_PER_TOKEN = 4
-# Measured on simulated and real dialogues: a turn is about 15 words.
-_TOKENS_PER_EXCHANGE = 45
-_TOKENS_PER_RECORD = 250
 
 _ANOTHER_PLAN = "holds another plan; choose another --prefix, or repeat the settings of the first start"
 _ANOTHER_CUT = "was cut into another number of shards; go on with --num-shards {num_shards}"
@@ -218,15 +213,18 @@ def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int
 
 def rehearse(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
     """What `publish` would say of store, budget and what lies under the prefix, without leaving anything there."""
-    if not min(1, plan.total_samples) <= num_shards <= plan.total_samples:
-        raise ConfigError(f"--num-shards: got {num_shards}, expected 1 to {plan.total_samples}, the number of samples")
-    check_exclusive_create(store)
     cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
+    check_prefix(store, plan, num_shards=num_shards)
+    return cut
+
+
+def check_prefix(store: Store, plan: Plan, *, num_shards: int) -> None:
+    """ConfigError where the store would let two writers create one file, or the prefix holds another plan or cut."""
+    check_exclusive_create(store)
     if store.exists(layout.PLAN):
         _read_equal(store, layout.PLAN, asdict(plan), _ANOTHER_PLAN)
     if store.exists(layout.LAYOUT):
-        _read_equal(store, layout.LAYOUT, asdict(cut), _ANOTHER_CUT, compare=("num_shards",))
-    return cut
+        _read_equal(store, layout.LAYOUT, {"num_shards": num_shards}, _ANOTHER_CUT, compare=("num_shards",))
 
 
 def load_plan(store: Store) -> tuple[Plan, Layout]:
@@ -259,33 +257,10 @@ def _source_file(raw: dict[str, Any]) -> SourceFile:
     return SourceFile(**{**raw, "blocks": tuple(Block(**block) for block in raw["blocks"])})
 
 
-def dearest_call_usd(plan: Plan, teacher: TeacherConfig) -> float:
-    """Upper bound of what one call of this plan can reserve: the longest prompt, a repair included, at the peak price."""
-    prices = teacher.prices
-    input_price = max(prices.input, prices.cached_input or 0.0, prices.cache_write or 0.0)
-    reply_limit = 2 * max(teacher.max_conversation_tokens, teacher.max_record_tokens)
-    prompt_bytes = _PROMPT_BYTES + 2 * _BYTES_PER_TOKEN * reply_limit
-    return (prompt_bytes * input_price + reply_limit * prices.output) * prices.peak_multiplier / 1e6
-
-
-def estimate_usd(plan: Plan, teacher: TeacherConfig) -> float:
-    """What the run should cost: two calls a sample (imported conversations: one), no repairs, at the peak price."""
-    if not asks_teacher(plan):
-        return 0.0
-    exchanges = (plan.min_exchanges + plan.max_exchanges) / 2
-    prompt, conversation = _PROMPT_BYTES / _BYTES_PER_TOKEN, exchanges * _TOKENS_PER_EXCHANGE
-    tokens_in, tokens_out = prompt + conversation, float(_TOKENS_PER_RECORD)
-    if plan.source:
-        conversations = sum(file.conversation_bytes for file in plan.source.files) / max(1, plan.source.num_rows)
-        tokens_in = prompt + conversations / _BYTES_PER_TOKEN
-    else:
-        tokens_in, tokens_out = tokens_in + prompt, tokens_out + conversation
-    prices = teacher.prices
-    return plan.total_samples * (tokens_in * prices.input + tokens_out * prices.output) * prices.peak_multiplier / 1e6
-
-
 def make_layout(plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
     """Cut a plan into shards and its budget into chunks; a teacher with a price needs a budget that pays the estimate."""
+    if not min(1, plan.total_samples) <= num_shards <= plan.total_samples:
+        raise ConfigError(f"--num-shards: got {num_shards}, expected 1 to {plan.total_samples}, the number of samples")
     estimate = estimate_usd(plan, teacher)
     if teacher.prices.free or estimate == 0:
         return Layout(num_shards=num_shards, chunk_usd=0.0, estimate_usd=0.0)
@@ -294,24 +269,16 @@ def make_layout(plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_u
             f"--budget-usd: missing; teacher {plan.teacher['name']!r} has a price, this plan is estimated at ${estimate:.2f}. "
             "Say what the run may cost at most"
         )
-    chunk = budget.chunk_usd(budget_usd, num_shards, dearest_call_usd(plan, teacher))
-    if budget_usd < max(estimate, chunk):
+    dearest = dearest_call_usd(plan, teacher)
+    chunk = budget.chunk_usd(budget_usd, num_shards, dearest)
+    # Beside a chunk there is room for a preflight's call.
+    least = max(estimate, chunk + dearest)
+    if budget_usd < least:
         raise BudgetError(
-            f"--budget-usd: got {budget_usd:g}, expected at least {max(estimate, chunk):.2f} (the estimate of this plan and one "
-            "budget chunk); raise it or lower --num-samples. Nothing has been paid"
+            f"--budget-usd: got {budget_usd:g}, expected at least {math.ceil(least * 100) / 100:.2f} (the estimate of this plan, "
+            "and one budget chunk with a first call); raise it or lower --num-samples. Nothing has been paid"
         )
     return Layout(num_shards=num_shards, chunk_usd=chunk, estimate_usd=estimate)
-
-
-def default_budget_usd(plan: Plan, teacher: TeacherConfig) -> float:
-    """A bound for commands that name no budget: three times the estimate, and room for the calls in flight."""
-    return max(3 * estimate_usd(plan, teacher), 2 * teacher.limits.max_concurrency * dearest_call_usd(plan, teacher))
-
-
-def asks_teacher(plan: Plan) -> bool:
-    """Whether any sample needs a call; conversations that bring their records along need none, nor does a run without samples of
-    its own."""
-    return plan.total_samples > 0 and (plan.source is None or plan.source.columns.record is None)
 
 
 def check_model(name: str, teacher: TeacherConfig, models: list[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from medkd.config import TeacherConfig
 from medkd.errors import BudgetError, ConfigError, MedkdError
+from medkd.stages import estimates
 from medkd.stages import plan as planning
 from medkd.stages.sample_steps import TOKEN_KINDS, Ask
 from medkd.stages.shard_calls import CommitFailed, Committed, Crashed, Events, Needed
@@ -184,7 +185,7 @@ class ShardLedger:
 
     def _allowance(self) -> float:
         """What calls sent between two commits may reserve: twice the slots, each with the dearest call."""
-        return 2 * self._options.concurrency * planning.dearest_call_usd(self._plan, self._teacher)
+        return 2 * self._options.concurrency * estimates.dearest_call_usd(self._plan, self._teacher)
 
     def _budget(self, cut: planning.Layout) -> Budget | None:
         if cut.chunk_usd == 0:

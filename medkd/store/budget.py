@@ -11,6 +11,7 @@ import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from medkd.errors import BudgetError, StoppedError
 from medkd.store import layout
@@ -47,20 +48,17 @@ class Budget:
     def take(self) -> Taken | None:
         """One more chunk or returned rest; None where all is taken."""
         names = {file.path for file in self.store.list_files(layout.BUDGET)}
-        return self._take_chunk(names) or self._take_return(names)
+        num_chunks = int((self.budget_usd - booked_usd(self.store)) / self.chunk_usd + 1e-9)
+        return self._take_chunk(names, num_chunks) or self._take_return(names, num_chunks)
 
     def give_back(self, usd: float) -> None:
         """Leave a closed shard's rest to the others; nothing happens the second time."""
         if usd > 0:
             self.store.create(layout.budget_return(self.shard), self._file(usd))
 
-    @property
-    def num_chunks(self) -> int:
-        return int(self.budget_usd / self.chunk_usd + 1e-9)
-
-    def _take_chunk(self, names: set[str]) -> Taken | None:
+    def _take_chunk(self, names: set[str], num_chunks: int) -> Taken | None:
         taken = {number for number in map(layout.chunk_number, names) if number is not None}
-        free = [number for number in range(_open_below(taken, self.num_chunks)) if number not in taken]
+        free = [number for number in range(_open_below(taken, max(0, num_chunks))) if number not in taken]
         # Shards begin together: were all to try the lowest free chunk, n of them would need n * n / 2 creates.
         random.Random(self.writer).shuffle(free)
         for number in free:
@@ -69,8 +67,8 @@ class Budget:
                 return Taken(path=path, usd=self.chunk_usd)
         return None
 
-    def _take_return(self, names: set[str]) -> Taken | None:
-        if sum(layout.chunk_number(name) is not None for name in names) > self.num_chunks:
+    def _take_return(self, names: set[str], num_chunks: int) -> Taken | None:
+        if sum(layout.chunk_number(name) is not None for name in names) > num_chunks:
             # The budget was lowered below what had been taken: what comes back must not go out again.
             return None
         for path in sorted(names):
@@ -92,6 +90,22 @@ def lost_usd(store: Store, shard: int, journalled: list[str]) -> float:
     paths = [file.path for file in store.list_files(layout.BUDGET) if file.path not in known and not _is_offer(file.path)]
     contents = (json.loads(data) for data in store.read_many(paths).values())
     return sum(float(content["usd"]) for content in contents if content["shard"] == shard)
+
+
+def bookings(store: Store) -> list[dict[str, Any]]:
+    """What calls outside any shard cost, in their order: teacher, at, tokens, spent_usd, possibly_usd."""
+    paths = [file.path for file in store.list_files(layout.PREFLIGHT)]
+    return [json.loads(data) for _, data in sorted(store.read_many(paths).items())]
+
+
+def booked_usd(store: Store) -> float:
+    """What such calls took off the budget, for sure or possibly."""
+    return sum(float(booked["spent_usd"]) + float(booked["possibly_usd"]) for booked in bookings(store))
+
+
+def taken_usd(store: Store, chunk_usd: float) -> float:
+    """Budget that the shards have taken in chunks."""
+    return chunk_usd * sum(layout.chunk_number(file.path) is not None for file in store.list_files(layout.BUDGET))
 
 
 def _open_below(taken: set[int], num_chunks: int) -> int:

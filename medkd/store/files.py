@@ -120,6 +120,15 @@ class Store:
         files = (StoredFile(self._relative(path), int(info["size"])) for path, info in found.items() if info["type"] == "file")
         return sorted((file for file in files if unfinished or not _is_temporary(file.path)), key=lambda file: file.path)
 
+    def list_folders(self, folder: str = "") -> list[str]:
+        """Names of the folders directly below a folder, sorted; one request, however much lies in them."""
+        start = self._full(folder).rstrip("/")
+        try:
+            found = self._do("list", folder or "/", lambda: self.filesystem.ls(start, detail=True))
+        except FileNotFoundError:
+            return []
+        return sorted(info["name"].rstrip("/").rsplit("/", 1)[-1] for info in found if info["type"] == "directory")
+
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens where there is none."""
         try:

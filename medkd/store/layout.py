@@ -7,6 +7,7 @@ LAYOUT = "layout.json"
 OWNER = "owner.json"
 CONTROL = "control.json"
 BUDGET = "budget"
+PREFLIGHT = "preflight"
 GENERATE = "generate"
 GAPS = f"{GENERATE}/gaps.json"
 DATASET = "dataset"
@@ -32,6 +33,11 @@ def chunk_number(path: str) -> int | None:
 def budget_return(shard: int, taken: bool = False) -> str:
     """What a closed shard gives back, and the claim of whoever takes it."""
     return f"{BUDGET}/return-{shard:05d}{'.taken' if taken else ''}.json"
+
+
+def booking(name: str) -> str:
+    """What one call outside any shard cost."""
+    return f"{PREFLIGHT}/{name}.json"
 
 
 def shard_folder(shard: int) -> str:

@@ -206,9 +206,9 @@ class TeacherClient:
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
-    def probe(self, request: Request) -> Answer:
+    def probe(self, request: Request, reserve: Reserve = _unreserved) -> Answer:
         """One small call with the parameters of real ones, to fail now and not in the thousandth; ConfigError if refused."""
-        answer = self.ask(replace(request, reply_limit=min(request.reply_limit, PROBE_REPLY_LIMIT)), _unreserved)
+        answer = self.ask(replace(request, reply_limit=min(request.reply_limit, PROBE_REPLY_LIMIT)), reserve)
         if answer.reason == "attempts_exhausted":
             raise UnreachableError(f"{self._label}: no usable answer in {answer.attempts} attempts; check the server's own log")
         if answer.outcome == "reject":
