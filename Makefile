@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO ?= runs/demo
+DEMO_SAMPLES ?= 2000
 TESTS ?= tests
 TAG ?= dev
 BASE_IMAGE ?= python:3.11-slim-bookworm
@@ -31,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## the whole pipeline on this machine with a simulated teacher; ends by naming a report to open
 	@mkdir -p $(dir $(DEMO))
 	$(BIN)/medkd simulate --port 0 --latency 0.05 --write-gold $(DEMO)-gold.jsonl -- \
-	  $(BIN)/medkd run --prefix $(DEMO) --teacher simulator --student tiny-t5 --num-samples 2000 --num-shards 4 \
+	  $(BIN)/medkd run --prefix $(DEMO) --teacher simulator --student tiny-t5 --num-samples $(DEMO_SAMPLES) --num-shards 4 \
 	    --num-topics 20 --exchanges 4-6 --ranks 2 --gold $(DEMO)-gold.jsonl
 
 test: $(READY) ## the fast tests: real HTTP, a real S3 server, real processes; no training, no cluster
