@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import torch
@@ -39,12 +42,20 @@ class Extraction:
 
 
 class Extractor:
-    """A model and its tokenizer. Decodes greedily, in batches of similar length, until each answer ends."""
+    """A model and its tokenizer. Decodes greedily, in batches of similar length, until each answer ends.
 
-    def __init__(self, model: Any, tokenizer: StudentTokenizer) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model.to(self.device).eval()
+    The batches are shared out over `devices`, a copy of the model on each; None: all GPUs of this machine, else its CPU. Which
+    conversations are batched together does not depend on their number, and so neither do the answers.
+    """
+
+    def __init__(self, model: Any, tokenizer: StudentTokenizer, devices: Sequence[str] | None = None) -> None:
         self.tokenizer = tokenizer
+        places = devices or [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+        self._idle: Queue[Any] = Queue()
+        self._copies = len(places)
+        for place in places[1:]:
+            self._idle.put(deepcopy(model).to(place).eval())
+        self._idle.put(model.to(places[0]).eval())
 
     @classmethod
     def load(cls, folder: Path, schema: RecordSchema | None = None) -> Extractor:
@@ -66,21 +77,31 @@ class Extractor:
                 found[index] = Extraction(raw_text="", record=None, mean_logprob=None, length=0, cut=problem.reason)
         order = sorted(prompts, key=lambda index: len(prompts[index]))
         limit = min(max_answer_length or self.tokenizer.form.max_answer_length, self.tokenizer.form.max_answer_length)
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            found.update(zip(batch, self._answer([prompts[index] for index in batch], limit), strict=True))
+        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        with ThreadPoolExecutor(self._copies) as pool:
+            written = pool.map(lambda batch: self._write([prompts[index] for index in batch], limit), batches)
+            for batch, answers in zip(batches, written, strict=True):
+                for index, (answer, logprobs) in zip(batch, answers, strict=True):
+                    found[index] = self._extraction(len(prompts[index]), answer, logprobs)
         return [found[index] for index in range(len(conversations))]
 
-    def _answer(self, prompts: list[list[int]], limit: int) -> list[Extraction]:
-        """Generate one batch's answers of at most `limit` tokens, their end not counted."""
+    def _write(self, prompts: list[list[int]], limit: int) -> list[tuple[list[int], list[float]]]:
+        """One batch's answers of at most `limit` tokens, their end not counted, from whichever copy of the model is idle."""
+        model = self._idle.get()
+        try:
+            return self._generate(model, prompts, limit)
+        finally:
+            self._idle.put(model)
+
+    def _generate(self, model: Any, prompts: list[list[int]], limit: int) -> list[tuple[list[int], list[float]]]:
         form, tokenizer = self.tokenizer.form, self.tokenizer
         causal = form.family == "causal"
         room = form.max_length - max(map(len, prompts)) if causal else limit + 1
         certainty = _Certainty()
         with torch.inference_mode():
-            written = self.model.generate(
-                input_ids=padded(prompts, tokenizer.pad, left=causal).to(self.device),
-                attention_mask=attended(prompts, left=causal).to(self.device),
+            written = model.generate(
+                input_ids=padded(prompts, tokenizer.pad, left=causal).to(model.device),
+                attention_mask=attended(prompts, left=causal).to(model.device),
                 max_new_tokens=min(limit + 1, room),
                 do_sample=False,
                 num_beams=1,
@@ -90,8 +111,7 @@ class Extractor:
             )
         # A decoder's output begins with its start id, a causal model's repeats the prompt.
         answers = written[:, max(map(len, prompts)) if causal else 1 :].tolist()
-        logprobs = certainty.logprobs()
-        return [self._extraction(len(prompts[row]), answer, logprobs[row]) for row, answer in enumerate(answers)]
+        return list(zip(answers, certainty.logprobs(), strict=True))
 
     def _extraction(self, length: int, answer: list[int], logprobs: list[float]) -> Extraction:
         ended = self.tokenizer.end in answer

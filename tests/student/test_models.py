@@ -70,6 +70,25 @@ def test_a_batch_is_decoded_as_each_conversation_alone(family: str) -> None:
     assert all(one.cut == "answer_too_long" and one.record is None for one in together)
 
 
+def test_batches_shared_out_over_devices_are_answered_as_on_one() -> None:
+    import torch
+
+    from medkd.student.decode import Extractor
+    from medkd.student.models import make_model
+
+    student = tiny_student("gpt2")
+    tokenizer = tokenizer_of(student)
+    model = make_model(store(), student, tokenizer, scratch=Path("unused"), seed=1, dtype=torch.float32)
+    conversations = [row["input"] for row in rows()] + ["Patient: " + "é" * 500]
+    one, three = (
+        Extractor(model, tokenizer, devices).extract(conversations, batch_size=1, max_answer_length=12)
+        for devices in (["cpu"], ["cpu"] * 3)
+    )
+    assert [found.raw_text for found in three] == [found.raw_text for found in one]
+    assert [found.mean_logprob for found in three[:-1]] == pytest.approx([found.mean_logprob for found in one[:-1]], abs=1e-4)
+    assert three[-1].cut == "conversation_too_long"
+
+
 @FAMILIES
 def test_a_conversation_that_does_not_fit_is_an_abstention(family: str) -> None:
     import torch
