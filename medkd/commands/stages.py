@@ -192,11 +192,15 @@ def evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
     shown = {name: f"{found['micro']['f1']:.3f}" for name, found in scores["scores"].items()}
     baselines = ", ".join(f"{name} {shown[name]}" for name in ("untrained", "constant", "lexicon"))
     print(
-        f"{args.student} against {scores['reference']}: micro-F1 {shown['student']} on {scores['num_samples']:,} held-out "
-        f"samples ({baselines})"
+        f"{args.student} against {scores['reference']}: micro-F1 {shown['student']} "
+        f"({_interval(scores['intervals']['student'])}) on {scores['num_samples']:,} held-out samples ({baselines})"
     )
     print(f"report: {store.url}/{write_report(store, args.student)}")
     return 0
+
+
+def _interval(found: dict[str, float]) -> str:
+    return f"95% interval {found['low']:.3f} to {found['high']:.3f}"
 
 
 def _print_progress(progress: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ everything is escaped, and the page forbids itself scripts and any request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -27,6 +27,7 @@ MODEL_TITLES = {
     "lexicon": "lexicon baseline",
     "constant": "constant record",
     "untrained": "untrained student",
+    "teacher": "teacher",
 }
 """The models that are scored, in the order in which the page shows them."""
 
@@ -163,6 +164,18 @@ class Training:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Apart:
+    """The student's micro-F1 on a set of conversations of its own, with its interval."""
+
+    title: str
+    reference: str
+    num_samples: int
+    f1: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Scores by model on the topics of training; held_out: the same on topics that training never saw, None without any."""
 
@@ -172,6 +185,14 @@ class Evaluation:
     held_out: Mapping[str, ScoresJson] | None
     num_held_out: int
     source: str
+    intervals: Mapping[str, Mapping[str, float]]
+    """Of each model's micro-F1: `low` and `high` of the middle 95%, resampled by conversation."""
+    apart: tuple[Apart, ...]
+    """The student on conversations that are not counted elsewhere, or only among the others."""
+    beside_teacher: Mapping[str, float] | None
+    topics: Sequence[Mapping[str, Any]]
+    mistakes: Sequence[Mapping[str, Any]]
+    calibration: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, kw_only=True)

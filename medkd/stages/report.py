@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import Any
 from medkd.quality.charts import line_chart
 from medkd.quality.report import (
     REFERENCES,
+    Apart,
     CallRow,
     Cells,
     DataSet,
@@ -308,7 +309,33 @@ def _evaluation(run: _Run) -> Evaluation | None:
         models=run.scores["scores"],
         held_out=held_out.get("scores"),
         num_held_out=held_out.get("num_samples", 0),
+        intervals=run.scores.get("intervals", {}),
+        apart=_scored_apart(run.scores),
+        beside_teacher=run.scores.get("beside_teacher"),
+        topics=run.scores.get("by_topic", ()),
+        mistakes=run.scores.get("mistakes", ()),
+        calibration=run.scores.get("calibration"),
         source=run.student_file("evaluate/scores.json"),
+    )
+
+
+def _scored_apart(scores: Mapping[str, Any]) -> tuple[Apart, ...]:
+    sets = [
+        ("held-out topics", scores.get("held_out_topics")),
+        ("conversations whose samples were rejected", scores.get("rejected_conversations")),
+        ("answers that were cut", scores.get("truncated")),
+        *((f"rows with {_reference(source)[0]}", other) for source, other in scores.get("other_references", {}).items()),
+    ]
+    return tuple(
+        Apart(
+            title=title,
+            reference=_reference(found.get("reference", scores["reference"]))[0],
+            num_samples=found["num_samples"],
+            f1=found["scores"]["student"]["micro"]["f1"],
+            **found["intervals"]["student"],
+        )
+        for title, found in sets
+        if found and "intervals" in found
     )
 
 
@@ -368,12 +395,12 @@ def _gaps(run: _Run) -> tuple[str, ...]:
     gaps = []
     if run.scores:
         gaps.append(_reference(run.scores["reference"])[1])
-        gaps.append(
-            "Scores come without intervals: differences of a few hundredths may be chance at this number of conversations."
-        )
-        gaps.append(
-            "Conversations whose samples were rejected are in no split, so the test rows are those that passed every check."
-        )
+        gaps.append("Intervals tell chance among these conversations, not how other conversations differ from them.")
+        if "rejected_conversations" not in run.scores:
+            gaps.append(
+                "Conversations whose samples were rejected are in no split and have no known record, so the test rows are those "
+                "that passed every check."
+            )
     for source, other in run.scores.get("other_references", {}).items():
         gaps.append(
             f"{other['num_samples']:,} more test rows have {_reference(source)[0]} as reference; their scores are in the file."

@@ -6,15 +6,14 @@ import json
 import math
 import random
 from collections import Counter
-from dataclasses import asdict
 from typing import Any
 
 from medkd.quality.baselines import LexiconBaseline, constant_record
-from medkd.quality.scores import score
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
 from medkd.samples import INSTRUCTION, sample_id
 from medkd.simulator.dialogue import speak
 from medkd.simulator.encounters import Case, draw_facts
+from medkd.stages.evaluate import Prediction, Reference, score_sets
 from medkd.stages.prepare import write_data_set
 from medkd.stages.sources import RowsInMemory
 from medkd.store import layout, manifests, tables
@@ -145,23 +144,13 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
         "constant": [constant for _ in test],
         "lexicon": [lexicon.predict(text) for text, _ in test],
     }
-    gold = [record for _, record in test]
-    seen, unseen = ([place for place, row in enumerate(rows["test"]) if row["held_out_topic"] is held] for held in (False, True))
-
-    def scored(places: list[int]) -> dict[str, Any]:
-        return {
-            model: _scores([gold[place] for place in places], [records[place] for place in places])
-            for model, records in predicted.items()
-        }
-
+    references = [Reference(record, "simulator") for _, record in test]
+    found = {model: [_prediction(record, chance) for record in records] for model, records in predicted.items()}
+    found["teacher"] = [_prediction(record, chance) for _, record in test]
     scores = {
         "format": 1,
         "student": STUDENT,
-        "reference": "simulator",
-        "num_samples": len(seen),
-        "scores": scored(seen),
-        "other_references": {},
-        "held_out_topics": {"num_samples": len(unseen), "scores": scored(unseen)},
+        **score_sets(rows["test"], references, found, PATIENT_RECORD),
         "counts": {"truncated": {"student": 2}},
     }
     store.replace(f"{folder}/evaluate/scores.json", json.dumps(scores).encode())
@@ -184,9 +173,8 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
     manifests.write(store, f"{folder}/evaluate/manifest.json", manifest)
 
 
-def _scores(gold: list[Record], predicted: list[Record | None]) -> dict[str, Any]:
-    valid = [record is not None for record in predicted]
-    return asdict(score(list(zip(gold, predicted, valid, valid, strict=True)), PATIENT_RECORD))
+def _prediction(record: Record | None, chance: random.Random) -> Prediction:
+    return Prediction(record=record, raw_text="", valid_json=record is not None, mean_logprob=-chance.random())
 
 
 def _blurred(gold: Record, others: list[Record], chance: random.Random) -> Record | None:
