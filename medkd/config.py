@@ -306,12 +306,43 @@ class GenerationSettings(_Strict):
         return self
 
 
+class ScoreBar(_Strict):
+    """A score that a student must reach with the lower end of its 95% interval."""
+
+    score: str = Field(min_length=1)
+    """`micro.f1`, `fields.prescription[].dose.recall`, `items.prescription.f1`, `exact_match`, `abstention_accuracy`, ..."""
+    at_least: float = Field(ge=0, le=1)
+
+
+class DataSetBars(_Strict):
+    """What a data set must reach before a student is trained on it; null: no bar."""
+
+    train_rows: Positive | None = None
+    """Rows of the train split, at least."""
+    rows_per_topic: Positive | None = None
+    """Rows of every topic, at least."""
+    share_stated: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    """By field (`prescription[].dose`), the share of records that say something there, at least."""
+    reject_rate: float | None = Field(default=None, ge=0, le=1)
+    """Share of the tries that failed a check, at most."""
+    duplicate_rate: float | None = Field(default=None, ge=0, le=1)
+    """Share of the accepted rows that were left out as duplicates or leaks, at most."""
+
+
+class Bars(_Strict):
+    """What must be reached before a data set or a student is handed on; a stage that misses a bar leaves with 79."""
+
+    prepare: DataSetBars = DataSetBars()
+    evaluate: tuple[ScoreBar, ...] = ()
+
+
 class ModelConfigs(_Strict):
     """The whole file."""
 
     teacher_models: dict[str, TeacherConfig]
     student_models: dict[str, StudentConfig]
     generation_settings: GenerationSettings
+    bars: Bars = Bars()
 
     def teacher(self, name: str) -> TeacherConfig:
         """The teacher of that name with the traits of its model; ConfigError naming the known ones."""

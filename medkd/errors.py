@@ -8,7 +8,8 @@
     │   └── FencedError   75  another writer owns this shard now
     ├── RefusedError      77  key, permission, the provider's money
     │   └── BudgetError   77  the run's own budget is spent
-    └── ConfigError       78  model, request, plan mismatch, missing secret or predecessor
+    ├── ConfigError       78  model, request, plan mismatch, missing secret or predecessor
+    └── BelowBarError     79  data set or student is complete and misses a bar of the configuration
 
 Messages say which setting, what was got, what is allowed and what to do. They never hold a key, a prompt or a conversation.
 """
@@ -52,3 +53,7 @@ class BudgetError(RefusedError):
 
 class ConfigError(MedkdError):
     exit_code = 78
+
+
+class BelowBarError(MedkdError):
+    exit_code = 79

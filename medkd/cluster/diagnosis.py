@@ -28,6 +28,7 @@ _WHAT_TO_DO = {
     69: "check that teacher and store can be reached from the cluster; it is tried again by itself",
     77: f"mend key or permission, {_RETRY}; for a larger budget mend the values, {_NEW_VALUES}",
     78: f"mend a Secret that it names, {_RETRY}; for values, mend them, {_NEW_VALUES}",
+    79: f"look at the bars in the report; for other bars mend models.overrides.bars, {_NEW_VALUES}",
     137: "something killed it, perhaps its node's memory; it is tried again by itself",
 }
 

@@ -24,7 +24,7 @@ from medkd.commands.settings import (
     student_of,
     teacher_client,
 )
-from medkd.errors import UsageError
+from medkd.errors import BelowBarError, UsageError
 
 if TYPE_CHECKING:
     pass
@@ -106,8 +106,9 @@ def prepare(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages.lent import find_lent
     from medkd.stages.prepare import prepare
 
-    student = load_configs(args).student(args.student)
-    manifest = prepare(open_prefix(args, stop), args.student, student, find_lent(lending_stores(args, stop)))
+    configs = load_configs(args)
+    lent = find_lent(lending_stores(args, stop))
+    manifest = prepare(open_prefix(args, stop), args.student, configs.student(args.student), lent, configs.bars.prepare)
     counts = manifest.counts
     print(
         f"data set {counts['data_set_hash'][:12]}: {counts['train']:,} train, {counts['validation']:,} validation, "
@@ -184,11 +185,14 @@ def _train_rank(args: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.quality.bars import shortfalls
     from medkd.stages.evaluate import evaluate
     from medkd.stages.report import write_report
 
     store = open_prefix(args, stop)
-    scores = evaluate(store, student_name=args.student, student=student_of(args), gold=read_gold(args.gold), stop=stop)
+    bars = load_configs(args).bars.evaluate
+    student = student_of(args)
+    scores = evaluate(store, student_name=args.student, student=student, gold=read_gold(args.gold), bars=bars, stop=stop)
     shown = {name: f"{found['micro']['f1']:.3f}" for name, found in scores["scores"].items()}
     baselines = ", ".join(f"{name} {shown[name]}" for name in ("untrained", "constant", "lexicon"))
     print(
@@ -196,6 +200,8 @@ def evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
         f"({_interval(scores['intervals']['student'])}) on {scores['num_samples']:,} held-out samples ({baselines})"
     )
     print(f"report: {store.url}/{write_report(store, args.student)}")
+    if not scores["bars"]["passed"]:
+        raise BelowBarError(f"student {args.student}: below a bar of the configuration: {shortfalls(scores['bars'])}")
     return 0
 
 

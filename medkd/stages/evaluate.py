@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medkd.config import StudentConfig, config_hash
+from medkd.config import ScoreBar, StudentConfig, config_hash
 from medkd.errors import InputError, StoppedError
+from medkd.quality.bars import judge_scores
 from medkd.quality.baselines import LexiconBaseline, constant_record
 from medkd.quality.findings import Judged, by_topic, calibration, counts_of, intervals, mistakes
 from medkd.quality.intervals import paired_f1_interval
@@ -77,12 +78,14 @@ def evaluate(
     student_name: str,
     student: StudentConfig,
     gold: Mapping[str, Record] | None,
+    bars: Sequence[ScoreBar] = (),
     stop: threading.Event,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score a trained student on the test split; returns what `scores.json` says.
 
-    gold: the simulator's records by conversation hash. Raises ConfigError where training has not finished and InputError
+    gold: the simulator's records by conversation hash. bars: what the student must reach; `bars` of the answer and of the
+    manifest says whether it does. Raises ConfigError where training has not finished and InputError
     where a file differs from its manifest or nothing is left to test on.
     """
     trained = manifests.require(store, train_manifest_path(student_name), "train")
@@ -98,11 +101,12 @@ def evaluate(
         rejected = _rejected_with_gold(store, gold or {})
         students, of_rejected = _students(folder, rows, references, rejected, seed, stop)
         predictions = {**_baselines(splits["train"], rows, schema), **students, **_teacher(rows, references, schema)}
-    scores = score_sets(rows, references, predictions, schema)
+    scores = score_sets(rows, references, predictions, schema, bars)
     if rejected:
         compared = [_comparison(reference, one, schema) for (_, reference), one in zip(rejected, of_rejected, strict=True)]
         scores["rejected_conversations"] = _apart({"student": compared}, "simulator", schema)
-    summary = {"format": 1, "student": student_name, **scores, "counts": _counts(rows, references, predictions)}
+    counts = {**_counts(rows, references, predictions), "bars": scores["bars"]}
+    summary = {"format": 1, "student": student_name, **scores, "counts": counts}
     _publish(store, student_name, student, trained, data_set, summary, _prediction_rows(rows, references, predictions, schema))
     return summary
 
@@ -213,7 +217,11 @@ def _prediction(extraction: Any, schema: RecordSchema) -> Prediction:
 
 
 def score_sets(
-    rows: Sequence[Row], references: Sequence[Reference], predictions: Mapping[str, Sequence[Prediction]], schema: RecordSchema
+    rows: Sequence[Row],
+    references: Sequence[Reference],
+    predictions: Mapping[str, Sequence[Prediction]],
+    schema: RecordSchema,
+    bars: Sequence[ScoreBar] = (),
 ) -> dict[str, Any]:
     """Scores of the best kind of reference on the usual topics; the other kinds and the held-out topics apart."""
 
@@ -240,6 +248,7 @@ def score_sets(
         "reference": references[main[0]].source,
         **scored(main),
         **_beside_teacher(main, comparisons, schema),
+        "bars": judge_scores(bars, [comparisons["student"][index] for index in main]),
         "by_topic": by_topic(judged, schema),
         "mistakes": mistakes(judged, schema),
         "calibration": calibration(judged),

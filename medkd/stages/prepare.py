@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medkd.config import StudentConfig, config_hash
-from medkd.errors import InputError
+from medkd.config import DataSetBars, StudentConfig, config_hash
+from medkd.errors import BelowBarError, InputError
+from medkd.quality.bars import judge_data_set, shortfalls
 from medkd.quality.card import data_set_card
 from medkd.quality.duplicates import DuplicateFinder
 from medkd.quality.splits import Split, split_of
@@ -38,12 +39,20 @@ Splits = dict[str, list[Row]]
 # Rows of one Parquet file: some 20 MB compressed for conversations of usual length.
 ROWS_PER_FILE = 50_000
 _ROWS_BETWEEN_EVENTS = 100_000
+NO_BARS = DataSetBars()
 TRAINED_ON = ("sample_id", "input", "output")
 
 
-def prepare(store: Store, student_name: str, student: StudentConfig, lent: Sequence[LentDataSet] = ()) -> Manifest:
+def prepare(
+    store: Store,
+    student_name: str,
+    student: StudentConfig,
+    lent: Sequence[LentDataSet] = (),
+    bars: DataSetBars = NO_BARS,
+) -> Manifest:
     """Write the data set, unless it stands, and the student's tokens; returns the data set's manifest.
 
+    bars: what the data set must reach; BelowBarError, with no tokens written, where it does not.
     lent: data sets of other runs whose rows belong to it. Raises ConfigError where a shard has not finished, unless `gaps` names
     it, or where the data set that stands was made from other ones, and InputError where a file differs from its manifest.
     """
@@ -51,9 +60,20 @@ def prepare(store: Store, student_name: str, student: StudentConfig, lent: Seque
     if manifest and lent:
         check_same(store, manifest, lent)
     manifest = manifest or build_data_set(store, lent)
+    check_bars(store, manifest, bars)
     plan, _ = load_plan(store)
     write_tokens(store, student_name, student, stream_splits(store, manifest, TRAINED_ON), plan.schema, manifest)
     return manifest
+
+
+def check_bars(store: Store, data_set: Manifest, bars: DataSetBars) -> None:
+    """Write the verdict on a data set beside it; BelowBarError where it misses a bar."""
+    file = next(file for file in data_set.files if file.path.endswith("/statistics.json"))
+    verdict = judge_data_set(bars, json.loads(manifests.read_verified(store, file)))
+    if verdict["checks"]:
+        _write_text(store, layout.DATASET_BARS, json.dumps(verdict, indent=1) + "\n")
+    if not verdict["passed"]:
+        raise BelowBarError(f"{store.url}/{layout.DATASET}: below a bar of the configuration: {shortfalls(verdict)}")
 
 
 def build_data_set(store: Store, lent: Sequence[LentDataSet] = ()) -> Manifest:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from medkd.quality.bars import shortfalls
 from medkd.quality.charts import line_chart
 from medkd.quality.report import (
     REFERENCES,
@@ -405,6 +406,10 @@ def _gaps(run: _Run) -> tuple[str, ...]:
         gaps.append(
             f"{other['num_samples']:,} more test rows have {_reference(source)[0]} as reference; their scores are in the file."
         )
+    bars = [run.json(layout.DATASET_BARS), run.scores.get("bars", {})]
+    missed = "; ".join(shortfalls(verdict) for verdict in bars if verdict and not verdict["passed"])
+    if missed:
+        gaps.insert(0, f"Below a bar of the configuration, so not to be handed on: {missed}.")
     cut = run.scores.get("counts", {}).get("truncated", {}).get("student", 0)
     if cut:
         gaps.append(f"{cut:,} test conversations have no whole answer: too long to read, or the answer reached its limit.")

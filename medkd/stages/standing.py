@@ -69,6 +69,8 @@ def _of_student(store: Store, wanted: Wanted, part: str, config_hash: str | None
     manifest = manifests.read(store, path)
     if manifest and config_hash and manifest.config_hash != config_hash:
         return f"{path} is of another configuration of {wanted.student}"
+    if manifest and not manifest.counts.get("bars", {}).get("passed", True):
+        return f"{path} says that {wanted.student} is below a bar"
     return _lacking(store, path)
 
 

@@ -17,6 +17,7 @@ PLAN_MANIFEST = "plan-manifest.json"
 DATASET_MANIFEST = f"{DATASET}/manifest.json"
 PARTS = (PLAN, PLAN_MANIFEST, "layout.json", OWNER, CONTROL, BUDGET, GENERATE, DATASET, "students", "weights", "report", LOGS)
 """What a run writes right below its prefix."""
+DATASET_BARS = f"{DATASET}/bars.json"
 SPLITS = ("train", "validation", "test")
 
 

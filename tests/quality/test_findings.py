@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from medkd.config import ScoreBar
+from medkd.errors import ConfigError
+from medkd.quality.bars import judge_scores, shortfalls
 from medkd.quality.findings import Judged, by_topic, calibration, mistakes
 from medkd.quality.intervals import f1_interval, paired_f1_interval, ratio_interval
 from medkd.quality.scores import compare
@@ -90,3 +93,28 @@ def test_confidence_that_is_right_is_calibrated_and_what_gives_none_is_not_judge
     assert sure and sure["error"] == 0 and len(sure["bins"]) == 10
     overconfident = calibration([judged(None, confidence=0.9, name=str(number)) for number in range(20)])
     assert overconfident and overconfident["error"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    "score",
+    ["micro.f1", "fields.patient_details.age.recall", "items.prescription.precision", "exact_match", "abstention_accuracy"],
+)
+def test_a_bar_is_cleared_by_the_lower_end_only(score: str) -> None:
+    right, wrong = (compare(RECORD, record, PATIENT_RECORD) for record in (RECORD, None))
+    comparisons = [right] * 45 + [wrong] * 5
+    verdict = judge_scores([ScoreBar(score=score, at_least=0.5), ScoreBar(score=score, at_least=0.97)], comparisons)
+    assert [check["passed"] for check in verdict["checks"]] == ([True, False] if "precision" not in score else [True, True])
+    assert verdict["passed"] is all(check["passed"] for check in verdict["checks"])
+    near = judge_scores([ScoreBar(score="exact_match", at_least=0.89)], comparisons)
+    assert near["checks"][0]["got"] < 0.89 < 0.9 and not near["passed"]
+    assert shortfalls(near).startswith("exact_match: got 0.8")
+
+
+@pytest.mark.parametrize("score", ["f1", "micro.f2", "fields.name.f1", "items.drugs.f1"])
+def test_a_bar_on_a_score_that_there_is_not_is_named(score: str) -> None:
+    with pytest.raises(ConfigError, match=r"bars\.evaluate\.score: got .* known: exact_match"):
+        judge_scores([ScoreBar(score=score, at_least=0.5)], [compare(RECORD, RECORD, PATIENT_RECORD)])
+
+
+def test_no_bars_are_cleared() -> None:
+    assert judge_scores([], []) == {"passed": True, "checks": []}

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from medkd import config
-from medkd.errors import ConfigError, InputError
+from medkd.config import DataSetBars
+from medkd.errors import BelowBarError, ConfigError, InputError
 from medkd.quality.splits import split_of
 from medkd.records import PATIENT_RECORD
 from medkd.samples import INSTRUCTION, DataSetHasher, conversation_sha256, data_set_hash, sample_id
@@ -217,6 +218,19 @@ def test_flagged_values_are_counted_and_stay_with_their_rows() -> None:
     assert [row["unsupported"] for row in sorted(rows, key=lambda row: str(row["sample_id"]))] == [None, flagged["unsupported"]]
     assert json.loads(store.read(f"{layout.DATASET}/statistics.json"))["flagged"] == {"patient_details.age": 1}
     assert "patient_details.age in 1" in store.read(f"{layout.DATASET}/README.md").decode()
+
+
+def test_a_data_set_below_a_bar_says_which_and_writes_no_tokens(server: Server) -> None:
+    store = generated(open_store("memory://bars"), server, 1)
+    student = config.load(None).student("tiny-t5")
+    bars = DataSetBars(train_rows=20, rows_per_topic=50, share_stated={"patient_details.age": 0.1}, reject_rate=0.5)
+    with pytest.raises(BelowBarError, match=r"rows of a topic \(\w+ has the fewest\): got \d+, the bar is 50$"):
+        prepare(store, "tiny-t5", student, bars=bars)
+    verdict = json.loads(store.read(layout.DATASET_BARS))
+    assert [check["passed"] for check in verdict["checks"]] == [True, False, True, True]
+    assert manifests.read(store, layout.DATASET_MANIFEST) and not store.list_files("students")
+    with pytest.raises(ConfigError, match="share_stated: got 'nothing', known: "):
+        prepare(store, "tiny-t5", student, bars=DataSetBars(share_stated={"nothing": 0.5}))
 
 
 def sample(index: int, conversation: str) -> dict[str, object]:

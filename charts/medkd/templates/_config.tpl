@@ -41,7 +41,8 @@
 {{- $teachers = pick $models.teacher_models (include "medkd.teacher" .root) -}}
 {{- end -}}
 {{- $students := pick $models.student_models .root.Values.student.name -}}
-{{- dict "teacher_models" $teachers "student_models" $students "generation_settings" $models.generation_settings | toPrettyJson -}}
+{{- $slice := dict "teacher_models" $teachers "student_models" $students "generation_settings" $models.generation_settings -}}
+{{- merge $slice (pick $models "bars") | toPrettyJson -}}
 {{- end }}
 
 {{/* The teacher's name; a run that asks none needs one only by name. */}}

@@ -32,7 +32,7 @@ spec:
         onPodConditions:
           - {type: DisruptionTarget, status: "True"}
       - action: FailJob
-        onExitCodes: {containerName: main, operator: In, values: [{{ if .failIndex }}64, 77, 78{{ else }}64, 65, 77, 78{{ end }}]}
+        onExitCodes: {containerName: main, operator: In, values: [{{ if .failIndex }}64, 77, 78, 79{{ else }}64, 65, 77, 78, 79{{ end }}]}
       {{- if .failIndex }}
       - action: FailIndex
         onExitCodes: {containerName: main, operator: In, values: [65]}
