@@ -245,7 +245,8 @@ def apply_dev(
     if latency_seconds is not None:
         text = text.replace("--latency=0.05", f"--latency={latency_seconds}")
     if teacher_flags:
-        text = text.replace("- --host=0.0.0.0\n", "".join(f"- {flag}\n        " for flag in ("--host=0.0.0.0", *teacher_flags)))
+        lines = [f"        - {flag}\n" for flag in ("--host=0.0.0.0", *teacher_flags)]
+        text = text.replace("        - --host=0.0.0.0\n", "".join(lines))
     if node:
         text = text.replace(
             "      automountServiceAccountToken: false\n", f"      automountServiceAccountToken: false\n      nodeName: {node}\n"
