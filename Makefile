@@ -58,10 +58,10 @@ bench-quality: $(READY) ## measure what guards the data: planted errors found, f
 
 bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), then all at once with 20 kills
 	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md
+	$(BIN)/python -m tests.benchmarks.mixed_faults --samples 2000 --kills 20
 
 bench-efficiency: $(READY) ## one shard's throughput, CPU and memory beside two plain loops; 12 minutes on an idle machine
 	$(BIN)/python -m tests.benchmarks.efficiency
-	$(BIN)/python -m tests.benchmarks.mixed_faults --samples 2000 --kills 20
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

@@ -152,7 +152,7 @@ def test_nothing_of_imported_transcripts_gets_out(tmp_path: Path, server: Server
     transcripts = tmp_path / "visits.jsonl"
     transcripts.write_text("\n".join(lines))
     run.set_faults(FAULTS)
-    source = ("--conversations", str(transcripts), "--conversation-column", "text", "--id-column", "id")
+    source = ("--conversations", str(transcripts), "--contains-phi", "no", "--conversation-column", "text", "--id-column", "id")
     assert run.does("plan", "--teacher", "canary", *source) == 0, run.said
     generate = ("--teacher", "canary", "--shard-index", "0")
     run.is_killed_in_the_middle(*generate)
