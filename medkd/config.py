@@ -134,6 +134,9 @@ class TeacherConfig(_Strict):
     """Must be true to use a `restricted` teacher: you have read its terms and may train on its output."""
     phi_agreement: bool = False
     """Must be true to send it conversations that contain patient data: your agreement with whoever runs it covers them."""
+    min_gold_f1: float = Field(default=0.7, ge=0, le=1)
+    """A priced run is held after its pilot where the teacher's records agree less with the gold of its conversations (micro-F1
+    of fields). Without gold nothing is compared; 0: never held for it."""
     limits: Limits = Limits()
     prices: Prices = Prices()
 

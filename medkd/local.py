@@ -328,6 +328,8 @@ def _generate_line(states: list[dict[str, Any]], seconds: float) -> str:
     if parked:
         until = max((state["parked_until"] or 0.0) for state in parked)
         parts.append(f"{len(parked)} parked" + (f" until {time.strftime('%H:%M:%S', time.localtime(until))}" if until else ""))
+        if any(state["parked_for"] == "pilot" for state in parked):
+            parts.append("the first samples show what the rest will cost")
     return ", ".join(parts)
 
 

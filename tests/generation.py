@@ -64,7 +64,7 @@ def planned(
         source=source,
     )
     cut = planning.publish(store, plan, teacher, num_shards=shards, budget_usd=budget_usd)
-    first = control.first_control(plan.total_samples, len(plan.shard_range(0, shards)), priced=cut.chunk_usd > 0)
+    first = control.first_control(plan.total_samples, len(plan.shard_range(0, shards)), cut.chunk_usd > 0, teacher.min_gold_f1)
     control.create_control(store, first)
     return plan, cut
 

@@ -67,7 +67,8 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     _copy_weights(args, store, stop)
     cut = planning.publish(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd)
     shard_zero = len(plan.shard_range(0, cut.num_shards))
-    control.create_control(store, control.first_control(plan.total_samples, shard_zero, priced=cut.chunk_usd > 0))
+    first = control.first_control(plan.total_samples, shard_zero, cut.chunk_usd > 0, teacher.min_gold_f1)
+    control.create_control(store, first)
     money = f", estimated at ${cut.estimate_usd:.2f}" if cut.estimate_usd else ""
     print(f"planned {plan.total_samples:,} samples in {cut.num_shards} shards{money}: plan {plan.hash[:12]} under {store.url}")
     return 0

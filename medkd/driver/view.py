@@ -40,7 +40,7 @@ def compose(
         student=options.student,
         phase=_run_phase(states, watch, action, failure),
         updated_at=time.time(),
-        stages=tuple(_stage(stage, states.get(stage), training, gaps) for stage in STAGES),
+        stages=tuple(_stage(stage, states.get(stage), training, gaps, watch.pilot) for stage in STAGES),
         shards=_shard_counts(states.get("generate"), generation),
         samples=vars(generation.samples).copy() if generation else {},
         money=vars(generation.money).copy() if generation else {},
@@ -67,12 +67,16 @@ def _run_phase(states: Mapping[str, JobState], watch: Watch, action: Action | No
     return "running" if any(state.phase != "waiting" for state in states.values()) else "waiting"
 
 
-def _stage(stage: str, state: JobState | None, training: progress.Training | None, gaps: tuple[int, ...]) -> StageBoard:
+def _stage(
+    stage: str, state: JobState | None, training: progress.Training | None, gaps: tuple[int, ...], pilot: str
+) -> StageBoard:
     if state is None:
         return StageBoard(name=stage, phase="waiting")
     if stage == "train" and training and state.phase in ("running", "succeeded"):
         return stage_board(state, done=training.step, total=training.total_steps)
-    return stage_board(state, gaps=len(gaps) if stage == "generate" else 0)
+    if stage == "generate":
+        return stage_board(state, gaps=len(gaps), detail=pilot if state.phase == "running" else "")
+    return stage_board(state)
 
 
 def _shard_counts(state: JobState | None, generation: progress.Generation | None) -> dict[str, int]:

@@ -62,6 +62,13 @@ class Watch:
     def held(self) -> bool:
         return self._control is not None and self._control.state == "hold"
 
+    @property
+    def pilot(self) -> str:
+        """What the run waits for while its pilot is under way; else empty."""
+        if self._control is None or self._control.state != "pilot":
+            return ""
+        return f"pilot: shard 0 buys the first {self._control.pilot_samples} samples, the others wait for them"
+
     def read(self, stage: str, states: Mapping[str, JobState]) -> None:
         """What the store says of the stage that is next, and of generate once after a start."""
         generate = states["generate"]

@@ -1,7 +1,8 @@
 """The run's control file: whether shards may spend, and the decision after the pilot.
 
 `control.json` holds `{format, state, reason}`. A priced run of 1,000 samples or more starts as `pilot`: shard 0 buys its first
-samples while all others park. The pilot then decides: `run`, or `hold` until somebody approves.
+samples while all others park. The pilot then decides: `run`, or `hold` until somebody approves. `medkd run` and the cluster's
+driver ask the same `decide_pilot`, which reads nothing but the prefix: the bars were written into the control file by stage plan.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Control:
     state: State
     reason: str = ""
     pilot_samples: int = PILOT_SAMPLES
+    min_gold_f1: float = 0.0
+    """What the teacher's records have to agree with gold by, where the pilot's conversations came with some."""
     format: int = 1
 
 
@@ -41,15 +44,21 @@ class PilotResult:
     accepted: int
     spent_usd: float
     estimate_usd_per_sample: float
+    gold_samples: int = 0
+    """Accepted samples whose conversations came with gold."""
+    gold_f1: float = 1.0
+    """Micro-F1 of the fields of the teacher's records against that gold."""
+    min_gold_f1: float = 0.0
 
 
-def first_control(num_samples: int, shard_zero_samples: int, priced: bool) -> Control:
+def first_control(num_samples: int, shard_zero_samples: int, priced: bool, min_gold_f1: float = 0.0) -> Control:
     """How a run starts."""
     if priced and num_samples >= PILOT_FROM_SAMPLES:
         return Control(
             state="pilot",
             reason="the first samples show what the rest will cost",
             pilot_samples=min(PILOT_SAMPLES, shard_zero_samples),
+            min_gold_f1=min_gold_f1,
         )
     return Control(state="run")
 
@@ -69,7 +78,11 @@ def decide(pilot: PilotResult) -> Control:
             reason=f"pilot cost ${cost:.4f} per accepted sample, expected at most {MAX_COST_RATIO} x the estimated "
             f"${pilot.estimate_usd_per_sample:.4f}",
         )
-    return Control(state="run", reason=f"pilot accepted {acceptance:.0%} at ${cost:.4f} a sample")
+    gold = f"micro-F1 {pilot.gold_f1:.2f} against the gold of {pilot.gold_samples} conversations" if pilot.gold_samples else ""
+    if pilot.gold_samples and pilot.gold_f1 < pilot.min_gold_f1:
+        return Control(state="hold", reason=f"the teacher's records came to {gold}, expected at least {pilot.min_gold_f1:.2f}")
+    known = f", {gold}" if gold else ""
+    return Control(state="run", reason=f"pilot accepted {acceptance:.0%} at ${cost:.4f} a sample{known}")
 
 
 def read_control(store: Store) -> Control:
@@ -117,5 +130,8 @@ def decide_pilot(store: Store) -> Control | None:
             accepted=progress["accepted"],
             spent_usd=progress["spent_usd"],
             estimate_usd_per_sample=cut["estimate_usd"] / total,
+            gold_samples=progress.get("gold_samples", 0),
+            gold_f1=progress.get("gold_f1") or 0.0,
+            min_gold_f1=state.min_gold_f1,
         )
     )

@@ -22,7 +22,7 @@ from medkd.stages.sample_steps import Ended, next_step
 from medkd.stages.shard_calls import Answered, Calls, CommitFailed, Committed, Crashed, Event, Events, Failed
 from medkd.stages.shard_ledger import ShardLedger
 from medkd.stages.shard_options import ShardOptions
-from medkd.stages.tallies import short_cells
+from medkd.stages.tallies import gold_agreement, short_cells
 from medkd.store import conversations, layout
 from medkd.store.conversations import ImportedRow
 from medkd.store.files import Store
@@ -253,6 +253,7 @@ class ShardWork:
             "total": len(self.indices),
             "accepted": accepted,
             "short": len(self.ended) - accepted,
+            **(gold_agreement(self.ended.values(), self._plan.schema) if self._control.state == "pilot" else {}),
             "short_cells": short_cells(self.ended.values(), self._cells_of_run),
             "rejected": sum(len(ended.rejected) for ended in self.ended.values()),
             "calls": self._num_calls,

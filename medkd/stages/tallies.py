@@ -6,11 +6,15 @@ samples planned for it, or stands in the table of those that fell short, with th
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from medkd.quality.scores import compare, total
+
 if TYPE_CHECKING:
+    from medkd.records import RecordSchema
     from medkd.stages.sample_steps import Ended, Row
 
 GROUPS = ("teacher", "topic", "mood")
@@ -63,6 +67,17 @@ def merged_short_cells(tables: Iterable[Sequence[Mapping[str, Any]]]) -> list[di
             reasons.setdefault(cell, Counter()).update(row["reasons"])
     totals = {**planned, **of_run}
     return [_short_cell(cell, totals[cell], totals[cell] - missing[cell], found) for cell, found in sorted(reasons.items())]
+
+
+def gold_agreement(endings: Iterable[Ended], schema: RecordSchema) -> dict[str, Any]:
+    """How well the teacher's records agree with the gold that came with their conversations: `gold_samples`, `gold_f1`."""
+    rows = [ended.accepted for ended in endings if ended.accepted]
+    compared = [
+        compare(json.loads(row["gold"]), json.loads(row["output"]), schema)
+        for row in rows
+        if row["gold"] and row["reference"] == "teacher"
+    ]
+    return {"gold_samples": len(compared), "gold_f1": total(compared, schema).micro.f1 if compared else None}
 
 
 def merged_groups(tables: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]]) -> dict[str, dict[str, dict[str, Any]]]:

@@ -52,6 +52,10 @@ def test_a_pilot_never_waits_for_more_samples_than_the_first_shard_has() -> None
         (result(spent_usd=0.76), "hold", r"cost \$0\.0152 per accepted sample, expected at most 1\.5 x the estimated \$0\.0100"),
         (result(accepted=40, spent_usd=0.62), "hold", r"cost \$0\.0155"),
         (result(ended=1, accepted=1, spent_usd=0.01), "run", ""),
+        (result(gold_samples=40, gold_f1=0.8, min_gold_f1=0.7), "run", r", micro-F1 0\.80 against the gold of 40 conversations"),
+        (result(gold_samples=40, gold_f1=0.69, min_gold_f1=0.7), "hold", r"micro-F1 0\.69 .*, expected at least 0\.70"),
+        (result(gold_samples=40, gold_f1=0.0), "run", "micro-F1 0"),
+        (result(gold_f1=0.0, min_gold_f1=0.7), "run", "accepted 100%"),
     ],
 )
 def test_a_pilot_goes_on_or_holds_with_its_reason(pilot: PilotResult, state: str, reason: str) -> None:
@@ -76,6 +80,13 @@ def test_the_pilot_is_decided_when_its_samples_have_ended_and_not_before(store: 
     decision = decide_pilot(pilot_store(store, accepted=40, short=10))
     assert decision
     assert decision.state == "run"
+
+
+def test_the_teacher_is_scored_on_the_gold_of_the_pilots_conversations(store: Store) -> None:
+    create_control(store, first_control(1000, 100, True, min_gold_f1=0.7))
+    assert read_control(store).min_gold_f1 == 0.7
+    decision = decide_pilot(pilot_store(store, gold_samples=50, gold_f1=0.4))
+    assert decision and decision.state == "hold" and "0.40 against the gold of 50 conversations" in decision.reason
 
 
 def test_samples_that_ended_without_an_acceptance_count_against_the_pilot(store: Store) -> None:

@@ -220,6 +220,34 @@ def test_a_priced_run_parks_all_but_its_pilot_until_the_decision(server: Server)
     assert any(progress["state"] == "parked" and progress["parked_for"] == "pilot" for progress in seen[1])
 
 
+def test_a_pilot_whose_teacher_misses_the_gold_is_held_until_somebody_approves(tmp_path: Path, server: Server) -> None:
+    from medkd.records import PATIENT_RECORD
+
+    teacher, store = simulated(server, prices=CHEAP), open_store("memory://gold-pilot")
+    wrong = PATIENT_RECORD.empty() | {"current_diagnosis": {**PATIENT_RECORD.empty()["current_diagnosis"], "condition": "gout"}}
+    talk = "Doctor: Hello. What is it?\nPatient: I have had a cough for three days."
+    file = tmp_path / "visits.jsonl"
+    row = json.dumps({"conversation": talk, "gold": wrong}) + "\n"
+    file.write_text(row * 1000)
+    columns = Columns(gold="gold")
+    source = ConversationSource(files=tuple(survey([str(file)], columns)), columns=columns, contains_phi=False)
+    planned(store, teacher, samples=None, source=source, budget_usd=50.0)
+    worker, seen = Worker(store, teacher, budget_usd=50.0), []
+    thread = threading.Thread(target=swallow, args=(worker, 0, seen))
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not (decision := control.decide_pilot(store)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    worker.stop.set()
+    thread.join(60)
+    assert decision and decision.state == "hold", decision
+    assert "expected at least 0.70" in decision.reason and "gold of 50 conversations" in decision.reason
+    control.write_control(store, control.Control(state="run", reason="approved"))
+    more = Worker(store, teacher, budget_usd=50.0)
+    with pytest.raises(StoppedError):
+        more.run(on_progress=lambda progress: progress["accepted"] > 60 and more.stop.set())
+
+
 def swallow(worker: Worker, shard: int, seen: list[dict]) -> None:
     try:
         worker.run(shard, on_progress=seen.append)
