@@ -19,7 +19,7 @@ from medkd.stages import tallies
 from medkd.stages.sample_steps import TOKEN_KINDS, Row
 from medkd.stages.shard_options import ShardOptions
 from medkd.stages.shard_work import ShardWork
-from medkd.store import journal, layout, manifests, tables
+from medkd.store import journal, layout, manifests
 from medkd.store.budget import lost_usd
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
@@ -67,6 +67,9 @@ def generate(
 
 def _finish(store: Store, plan: planning.Plan, teacher: TeacherConfig, number: int, shard: ShardWork) -> Manifest:
     """Write the tables as a pure function of the journal, the manifest last."""
+    # Here and not above: pyarrow takes a third of a second to load, before the first call.
+    from medkd.store import tables
+
     endings = [shard.ended[index] for index in shard.indices]
     accepted = [ended.accepted for ended in endings if ended.accepted]
     rejected = [row for ended in endings for row in ended.rejected]

@@ -11,12 +11,12 @@ import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from medkd.errors import InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_ROW_BYTES = 4 << 20
 """A longer row is broken: 4 MiB are a hundred times the longest visit, and what an unclosed quote would swallow."""
@@ -108,6 +108,10 @@ def read_jsonl(file: BinaryIO, path: str, wanted: Sequence[str], start: Start) -
 
 def read_parquet(file: BinaryIO, path: str, wanted: Sequence[str], start: Start) -> Iterator[list[str] | RawRow]:
     """First the names of all columns, then rows from `start` on; of the file only the wanted columns are read."""
+    # Here and not above: it takes a third of a second to load, before a shard's first call.
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         # Without pre-buffering a row group is read page by page; many writers make one row group of a million rows.
         table = pq.ParquetFile(file, pre_buffer=False, buffer_size=_CHUNK_BYTES)

@@ -13,7 +13,6 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import fsspec
-import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from medkd.errors import InputError, UnreachableError
@@ -66,6 +65,8 @@ def opened(path: str, options: Options) -> Iterator[BinaryIO]:
 
     InputError where it cannot be read or is torn, UnreachableError where its store did not answer; also while it is read.
     """
+    import pyarrow as pa  # slow to load, and most shards read no source
+
     remote = False
     try:
         filesystem, root = _filesystem(path, options)
@@ -112,6 +113,8 @@ class _ZstdFile(io.RawIOBase):
         self._begin()
 
     def _begin(self) -> None:
+        import pyarrow as pa
+
         # Those before are kept: they would close the file that all of them read.
         self._streams.append(pa.CompressedInputStream(pa.PythonFile(self._raw, "r"), "zstd"))
         self._position = 0
