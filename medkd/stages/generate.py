@@ -79,7 +79,7 @@ def _finish(store: Store, plan: planning.Plan, teacher: TeacherConfig, number: i
         tables.write(store, layout.shard_file(number, "rejected.parquet"), rejected, tables.REJECTED_COLUMNS),
         tables.write(store, layout.shard_file(number, "calls.parquet"), calls, tables.CALL_COLUMNS),
     )
-    replay = journal.replay_shard(store, number, plan.hash)
+    replay = journal.replay_shard(store, number, plan.hash, keep_replies=False)
     budget = shard.ledger.budget
     possibly = replay.possibly_usd + sum(row["possibly_usd"] for row in calls)
     spent = sum(row["cost_usd"] for row in calls)

@@ -131,7 +131,7 @@ def decode_segment(data: bytes, path: str) -> list[Entry]:
     return lines
 
 
-def replay_shard(store: Store, shard: int, plan_hash: str) -> Replay:
+def replay_shard(store: Store, shard: int, plan_hash: str, *, keep_replies: bool = True) -> Replay:
     """Read all segments of a shard; ConfigError where they belong to another plan, InputError where one is missing.
 
     A shard whose segments are being deleted, because another process has just finished it, is such an InputError as well.
@@ -147,13 +147,16 @@ def replay_shard(store: Store, shard: int, plan_hash: str) -> Replay:
         segments = store.read_many(expected)
     except FileNotFoundError:
         raise incomplete from None
-    return replay([decode_segment(segments[path], path) for path in expected], plan_hash, layout.journal_folder(shard))
+    # One after the other: all decoded at once would be a second copy of whatever the shard has heard.
+    decoded = (decode_segment(segments[path], path) for path in expected)
+    return replay(decoded, plan_hash, layout.journal_folder(shard), keep_replies=keep_replies)
 
 
-def replay(segments: Sequence[Sequence[Entry]], plan_hash: str, shown: str = "journal") -> Replay:
-    """Fold decoded segments in their order into what they say together."""
-    state = Replay(num_segments=len(segments))
+def replay(segments: Iterable[Sequence[Entry]], plan_hash: str, shown: str = "journal", *, keep_replies: bool = True) -> Replay:
+    """Fold decoded segments in their order into what they say together; without the replies where only the money counts."""
+    state = Replay()
     for header, *entries in segments:
+        state.num_segments += 1
         if header["plan_hash"] != plan_hash:
             raise ConfigError(f"{shown}: belongs to plan {header['plan_hash'][:12]}, not {plan_hash[:12]}; use another prefix")
         for entry in entries:
@@ -164,7 +167,8 @@ def replay(segments: Sequence[Sequence[Entry]], plan_hash: str, shown: str = "jo
                 state.money_usd += entry["usd"]
                 state.chunks.append(entry["path"])
             elif entry["kind"] == "done":
-                state.done.setdefault(entry["key"], entry)
+                if keep_replies:
+                    state.done.setdefault(entry["key"], entry)
             elif entry["kind"] == "close":
                 state.closed = True
         state.unanswered_usd = sum(call["reserved_usd"] for call in header["in_flight"]) + header["allowance_usd"]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 BUCKET_SECONDS = 5.0
 """A bucket holds this much of its rate: vendors enforce in slices of a minute."""
 FIRST_CONCURRENCY = 4
+GROWTH_BEFORE_CUT = 3
+"""More calls in flight for each good one, until the teacher first says that they are too many."""
 CUT = 0.7
 MIN_BACKOFF, MAX_BACKOFF = 0.25, 60.0
 FIRST_CHARACTERS_PER_TOKEN = 3.5
@@ -67,10 +69,10 @@ class Bucket:
 
 
 class Concurrency:
-    """Calls in flight: starts low and doubles with each round of good calls until the first congestion; from then on one more
-    after each full round. Congestion cuts it to seven tenths.
+    """Calls in flight: starts low and quadruples with each round of good calls until the first congestion; from then on one
+    more after each full round. Congestion cuts it to seven tenths.
 
-    Adding one a round from the start would reach 256 calls of 2 s only after nine minutes.
+    Adding one a round from the start would reach 256 calls of 2 s only after nine minutes, doubling after 12 s.
     """
 
     def __init__(self, cap: int) -> None:
@@ -85,7 +87,9 @@ class Concurrency:
 
     def good(self) -> None:
         self._good_in_round += 1
-        if not self._was_cut or self._good_in_round >= self.limit:
+        if not self._was_cut:
+            self._limit = min(self._cap, self._limit + GROWTH_BEFORE_CUT)
+        elif self._good_in_round >= self.limit:
             self._good_in_round = 0
             self._limit = min(self._cap, self._limit + 1)
 
