@@ -56,9 +56,10 @@ bench-quality: $(READY) ## measure what guards the data: planted errors found, f
 	$(BIN)/python -m tests.benchmarks.planted_errors 2000
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
 
-bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), then all at once with 20 kills
+bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), all at once with 20 kills, 8 shards on one key
 	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md
 	$(BIN)/python -m tests.benchmarks.mixed_faults --samples 2000 --kills 20
+	$(BIN)/python -m tests.benchmarks.shared_key
 
 bench-efficiency: $(READY) ## one shard's throughput, CPU and memory beside two plain loops; 12 minutes on an idle machine
 	$(BIN)/python -m tests.benchmarks.efficiency

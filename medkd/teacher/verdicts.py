@@ -63,6 +63,7 @@ _MONEY_CODES = {
     "enforced_spend_limit_reached",
 }
 _MONEY_CODE = re.compile(r"spend_.*|.*_(spend|usage)_limit_exceeded|(.*_)?budget_exceeded")
+_QUOTA_TEXTS = ("exceeded your current quota, please check your plan and billing",)
 _MONEY_TEXTS = (
     "api usage limits",
     "credit balance is too low",
@@ -203,7 +204,9 @@ def _meant(http_status: int, error: ErrorBody) -> int:
 
 def _money(seen: _Seen) -> Verdict | None:
     coded = seen.code_in(_MONEY_CODES) or any(_MONEY_CODE.fullmatch(code) for code in seen.error.codes)
-    if 402 in (seen.status, seen.error.status) or coded or seen.text_has(_MONEY_TEXTS):
+    # Gateways pass on the words and lose the code; with a wait beside them the same words mean a limit that comes free again.
+    quota = seen.text_has(_QUOTA_TEXTS) and wait_hint(seen.headers, seen.error.message) is None
+    if 402 in (seen.status, seen.error.status) or coded or quota or seen.text_has(_MONEY_TEXTS):
         return Verdict(kind="stop", reason="money")
     return None
 

@@ -51,6 +51,8 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "structured_output": "output_config",
     },
 }
+REFUSED = ("refusal", "finish_content_filter", "content_filter")
+"""A client may not ask again after these."""
 _MONEY, _KEY, _MODEL = "money or spending limit", "does not accept the API key", "does not serve this model"
 
 
@@ -76,10 +78,12 @@ def courses() -> Iterator[Course]:
             error, says = _STOPS[fault]
             yield Course(fault=fault, spec=f"{fault}@12-", stops=error, says=says)
         elif fault in ("hang", "blank_lines_forever", "dripping_headers"):
-            yield Course(fault=fault, spec=f"{fault}@5,{fault}@17-18", deadline_seconds=5)
+            yield Course(fault=fault, spec=f"{fault}@5,{fault}@17-18", deadline_seconds=12)
         elif refusal is not None and refusal.wait_seconds:
             yield Course(fault=fault, spec=f"{fault}@3,{fault}@12-15,{fault}@30")
-        elif refusal is not None or fault in (*LOST, "refusal", "finish_content_filter"):
+        elif fault == "html_403":  # three in a row for one call are believed
+            yield Course(fault=fault, spec=f"{fault}@7,{fault}:0.02")
+        elif refusal is not None or fault in (*LOST, *REFUSED):
             yield Course(fault=fault, spec=f"{fault}@7,{fault}:0.1")
         else:
             yield Course(fault=fault, spec=f"{fault}:{0.3 if fault in RECORD_SPOILERS else 0.2}")
@@ -127,10 +131,9 @@ class Outcome:
 
     @property
     def problems(self) -> list[str]:
-        found = [
-            f"{name} {getattr(self, name)}" for name in ("lost", "duplicated", "paid_twice", "after_end", "during_wait", "short")
-        ]
-        found = [problem for problem in found if not problem.endswith(" 0")]
+        # A sample that is refused in each of its variations ends short, and rightly so.
+        counts = COLUMNS[1:6] if self.fault in REFUSED else (*COLUMNS[1:6], "short")
+        found = [f"{name} {getattr(self, name)}" for name in counts if getattr(self, name)]
         if not self.struck:
             found.append("the fault never struck")
         if not self.spent_usd - 1e-9 <= self.billed_usd <= self.spent_usd + self.possibly_usd + 1e-9:

@@ -318,3 +318,13 @@ def test_there_is_a_verdict_on_everything(protocol, status, headers, body):
 def test_no_key_echoed_as_text_is_kept(protocol, status, body):
     echo = json.dumps({"error": {"message": f"your key 'sk-canary-key' {body!r}", "code": "bad key sk-canary-key"}}).encode()
     assert "canary" not in repr(classify(protocol, status, {}, echo))
+
+
+@pytest.mark.parametrize(
+    ("headers", "more", "verdict"),
+    [({}, "", "stop"), ({"retry-after": "7"}, "", "wait"), ({}, " Please retry in 34.07s.", "wait")],
+)
+def test_a_quota_whose_code_a_gateway_lost_is_money_unless_a_wait_stands_beside_it(headers, more, verdict):
+    text = "litellm.RateLimitError: You exceeded your current quota, please check your plan and billing details."
+    body = json.dumps({"error": {"message": text + more, "type": "throttling_error", "param": None, "code": "429"}}).encode()
+    assert classify("openai", 429, headers, body).kind == verdict
