@@ -15,7 +15,7 @@ from tests.cluster.tools import Space, apply_dev, break_node, image, load_image,
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(3000)]
 
-PLAN = Plan(samples=1200)
+PLAN = Plan(samples=1600)
 SAFE, BROKEN = "node-1", 2
 FAULTS = "http_500:0.05,http_500:0.004x10,rate_limit:0.05"
 """At the teacher: single 500s, bursts of ten, and 429s."""
@@ -24,13 +24,13 @@ FAULTS = "http_500:0.05,http_500:0.004x10,rate_limit:0.05"
 def test_a_run_outlives_lost_pods_nodes_cables_servers_and_preemption(space: Space, tmp_path: Path, say: Say) -> None:
     load_image(image("trainer"))
     # Server and teacher stay on a node that is left alone: they have no second copy, and the teacher's counts are in its memory.
-    apply_dev(space, latency_seconds=0.5, teacher_flags=[f"--faults={FAULTS}"], node=SAFE)
+    apply_dev(space, latency_seconds=1.0, teacher_flags=[f"--faults={FAULTS}"], node=SAFE)
     values = {**flu.values(num_epochs=2), "plan": {"numSamples": PLAN.samples}}
     with laptop_run(tmp_path / "laptop", PLAN) as laptop:
         space.install(RUN, values)
         flu.wait_for(space, "plan")
+        disturb_generation(space, say)
         undisturbed = laptop.data_set()
-    disturb_generation(space, say)
     flu.wait_for(space, "prepare")
     say("generate and prepare are complete")
     disturb_training(space, say)
