@@ -17,9 +17,7 @@ def data_set_card(statistics: Mapping[str, Any]) -> str:
     missing = len(statistics.get("missing_shards", ()))
     gap = f"- Missing: {missing:,} shards with {statistics['missing_samples']:,} planned samples.\n" if missing else ""
     runs = "".join(f"  - `{run['data_set_hash'][:12]}`: {run['rows']:,} rows\n" for run in statistics.get("runs", ()))
-    union = (
-        f"- United from the data sets of {len(statistics['runs'])} runs; sample ids begin with theirs:\n{runs}" if runs else ""
-    )
+    united = f"- With the data sets of other runs:\n{runs}" if runs else ""
     flags = ", ".join(f"{path} in {count:,}" for path, count in statistics["flagged"].items())
     flagged = f"- Flagged in `unsupported`, the conversation does not say it: {flags}.\n" if flags else ""
     repeated = duplicates.get("exact", 0) + duplicates.get("near", 0)
@@ -38,7 +36,7 @@ record as JSON).
 
 - Teacher: {", ".join(statistics["teachers"])}. The terms of the teacher's provider apply to these rows.
 - References: {", ".join(f"{count:,} written by {who}" for who, count in statistics["by_reference"].items())}.
-{union}- Left out: {repeated:,} duplicates, and {duplicates.get("leak", 0):,} rows that say what a row of a later split says; \
+{united}- Left out: {repeated:,} duplicates, and {duplicates.get("leak", 0):,} rows that say what a row of a later split says; \
 before that {statistics.get("rejected", 0):,} failed a check.
 {gap}- Balance: {balance["cells"]:,} cells (topic x mood) with {balance["smallest"]:,} to {balance["largest"]:,} rows, \
 {balance["mean"]:,} on average.

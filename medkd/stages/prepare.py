@@ -26,7 +26,7 @@ from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
 from medkd.stages import gaps, standing
 from medkd.stages.lent import LentDataSet, all_rows, check_same
 from medkd.stages.plan import Plan, load_plan
-from medkd.stages.sources import Shards, Source, Union, files_of
+from medkd.stages.sources import Shards, Source, files_of
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 from medkd.store.manifests import FileEntry, Manifest
@@ -99,28 +99,12 @@ def build_data_set(store: Store, lent: Sequence[LentDataSet] = ()) -> Manifest:
         "missing_shards": missing,
         "missing_samples": sum(len(plan.shard_range(shard, cut.num_shards)) for shard in missing),
         "short_cells": _short_cells(plan, accepted),
+        "runs": [{"data_set_hash": one.hash, "rows": one.num_rows} for one in sorted(lent, key=lambda one: one.hash)],
     }
     held_out = tuple(dict.fromkeys([*plan.held_out_topics, *(topic for one in lent for topic in one.held_out_topics)]))
     return write_data_set(
         store, plan.hash, plan.schema, all_rows(accepted if shards else None, lent), held_out, inputs, generated
     )
-
-
-def unite_data_sets(store: Store, runs: Sequence[Store], schema: RecordSchema, held_out_topics: tuple[str, ...]) -> Manifest:
-    """One data set of those of several runs, written under this prefix. In any order of the runs it is the same.
-
-    A test row of one run stays one: splits are a function of the conversation. ConfigError where a run has no data set.
-    """
-    found = [(run, manifests.require(run, layout.DATASET_MANIFEST, "prepare")) for run in runs]
-    hashes = sorted(manifest.counts["data_set_hash"] for _, manifest in found)
-    provenance = {
-        "runs": [
-            {"data_set_hash": manifest.counts["data_set_hash"], "rows": sum(manifest.counts[split] for split in layout.SPLITS)}
-            for _, manifest in sorted(found, key=lambda run: str(run[1].counts["data_set_hash"]))
-        ]
-    }
-    inputs = {f"{run.url}/{layout.DATASET_MANIFEST}": manifest.counts["data_set_hash"] for run, manifest in found}
-    return write_data_set(store, sha256_hex(",".join(hashes)), schema, Union(found), held_out_topics, inputs, provenance)
 
 
 def write_data_set(

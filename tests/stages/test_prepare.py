@@ -16,8 +16,8 @@ from medkd.records import PATIENT_RECORD
 from medkd.samples import INSTRUCTION, DataSetHasher, conversation_sha256, data_set_hash, sample_id
 from medkd.simulator.server import Server
 from medkd.stages import gaps, jsonl
-from medkd.stages.lent import find_lent
-from medkd.stages.prepare import build_data_set, prepare, read_splits, unite_data_sets, write_data_set
+from medkd.stages.lent import all_rows, find_lent
+from medkd.stages.prepare import build_data_set, prepare, read_splits, write_data_set
 from medkd.stages.sources import RowsInMemory
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store, open_store
@@ -169,7 +169,10 @@ def test_the_data_sets_of_several_runs_unite_without_leaks_in_any_order(server: 
     for seed, run in enumerate(runs):
         build_data_set(generated(run, server, 2, seed=seed))
     orders = {"memory://union": runs, "memory://union-turned": runs[::-1]}
-    parts = [unite_data_sets(open_store(url), chosen, PATIENT_RECORD, ()) for url, chosen in orders.items()]
+    parts = [
+        write_data_set(open_store(url), "0" * 64, PATIENT_RECORD, all_rows(None, find_lent(chosen)), (), {}, {})
+        for url, chosen in orders.items()
+    ]
     assert parts[0].counts == parts[1].counts
     union = open_store("memory://union")
     splits = read_splits(union, parts[0])
@@ -179,9 +182,6 @@ def test_the_data_sets_of_several_runs_unite_without_leaks_in_any_order(server: 
     assert {row["sample_id"][:9] for row in rows} == {f"{found[:8]}-" for found in hashes}
     before = {row["conversation_sha256"]: split for run in runs for split, rows in all_splits(run) for row in rows}
     assert all(before[row["conversation_sha256"]] == split for split, rows in splits.items() for row in rows)
-    assert "United from the data sets of 3 runs" in union.read(f"{layout.DATASET}/README.md").decode()
-    with pytest.raises(InputError, match="hold the same data set"):
-        unite_data_sets(union, [runs[0], runs[0]], PATIENT_RECORD, ())
 
 
 def all_splits(run: Store) -> Iterable[tuple[str, list[dict[str, object]]]]:
