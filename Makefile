@@ -12,7 +12,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm -i --network none --read-only --tmpfs /tmp:exec
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher bench-control bench-efficiency lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher bench-control bench-efficiency bench-intake lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -66,6 +66,9 @@ bench-efficiency: $(READY) ## one shard's throughput, CPU and memory beside two 
 
 bench-control: $(READY) ## what a run of 500 shards asks of the control plane of the cluster in KUBECONFIG
 	$(BIN)/python -m tests.benchmarks.many_shards
+
+bench-intake: $(READY) ## peak memory of taking in 120,000 existing conversations, beside reading whole files
+	$(BIN)/python -m tests.benchmarks.intake_memory 120000
 
 lint: $(READY) ## ruff and mypy
 	$(BIN)/ruff check .

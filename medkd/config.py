@@ -61,6 +61,14 @@ class Prices(_Strict):
     """All prices times this during `peak_hours_utc`."""
     peak_hours_utc: tuple[Annotated[int, Field(ge=0, le=23)], ...] = ()
     """Hours of the day (0-23, UTC) at the peak price."""
+    batch_multiplier: float = Field(default=0.5, gt=0, le=1)
+    """All prices times this in `mode: batch`."""
+
+    def in_batches(self) -> Prices:
+        """The prices of the same tokens in a batch."""
+        each = {name: getattr(self, name) for name in ("input", "output", "cached_input", "cache_write")}
+        cheaper = {name: price * self.batch_multiplier for name, price in each.items() if price is not None}
+        return self.model_copy(update={**cheaper, "batch_multiplier": 1.0})
 
     @property
     def free(self) -> bool:
@@ -76,6 +84,10 @@ class Limits(_Strict):
     """Prompts and replies together; for `anthropic` of prompts alone."""
     output_tokens_per_minute: Positive | None = None
     """Of replies, where the provider counts them apart."""
+    batch_size: Annotated[int, Field(ge=1, le=2000)] = 1000
+    """Requests of one batch at most, in `mode: batch`."""
+    batch_poll_seconds: float = Field(default=30.0, gt=0, le=600)
+    """Time between two looks at a batch."""
     max_concurrency: Positive = 32
     """Calls in flight at most; each shard takes this divided by the shards that run at once."""
 
@@ -106,6 +118,8 @@ class TeacherConfig(_Strict):
     auth: Literal["bearer", "x-api-key", "none"] = "bearer"
     protocol_version: str | None = None
     """Sent as `anthropic-version`."""
+    mode: Literal["call", "batch"] = "call"
+    """`batch`: by the provider's batch API, at half the price and within 24 hours; `call`: each request by itself, at once."""
     models: dict[str, ModelTraits] = Field(default_factory=dict)
     """Traits by model; a name ending in `*` covers all that begin like it. All that fit `model` count, closer ones more."""
     reply_limit_field: ReplyLimitField = "max_tokens"
@@ -190,6 +204,8 @@ class TeacherConfig(_Strict):
             thinking |= traits.thinking
             if traits.takes_temperature is not None:
                 found["temperature"] = self.temperature if traits.takes_temperature else None
+        if self.mode == "batch":
+            found["prices"] = found.get("prices", self.prices).in_batches()
         return self.model_copy(update={**found, "extra_body": {**thinking, **self.extra_body}})
 
     def _fitting(self) -> list[ModelTraits]:

@@ -101,6 +101,9 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", required=True, help="JSON lines file to write")
     purge = verb("purge", tools.purge, "remove a run and all that it wrote, and say what that was; asks for the run's name first")
     _add_shared(purge)
+    purge.add_argument("--teacher-url", help="as the run was given it: where its open batches are cancelled")
+    purge.add_argument("--ca-bundle", help="certificates to trust instead of the usual ones")
+    purge.set_defaults(parallel=1)
     purge.add_argument("--yes", action="store_true", help="do not ask")
     purge.add_argument("--take-over", action="store_true", help="although somebody gave a sign of life a moment ago")
     extract = verb("extract", tools.extract, "print the record of the conversation on standard input")
@@ -288,6 +291,7 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8765, help="port; 0: a free one")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument("--batch-seconds", type=float, default=1.0, help="from the making of a batch to its end")
     parser.add_argument("--requests-per-minute", type=_positive, help="limit; more are answered 429")
     parser.add_argument("--tokens-per-minute", type=_positive, help="limit; more are answered 429")
     parser.add_argument(

@@ -174,7 +174,10 @@ def shard_options(args: argparse.Namespace, teacher: TeacherConfig) -> Any:
     return ShardOptions(
         shard=args.shard_index,
         writer=f"{process_name()}:{uuid.uuid4().hex[:8]}",
-        concurrency=max(1, teacher.limits.max_concurrency // args.parallel),
+        # Batches are prepared while others are with the provider.
+        concurrency=2 * teacher.limits.batch_size
+        if teacher.mode == "batch"
+        else max(1, teacher.limits.max_concurrency // args.parallel),
         budget_usd=args.budget_usd,
         progress_seconds=args.progress_seconds,
     )

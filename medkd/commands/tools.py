@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from medkd import config as configuration
-from medkd.commands.settings import load_configs, open_prefix, process_name
+from medkd.commands.settings import load_configs, open_prefix, planned_teacher, process_name, teacher_client
 from medkd.errors import ConfigError, MedkdError, UsageError
 
 
@@ -59,6 +59,13 @@ def purge(args: argparse.Namespace, stop: threading.Event) -> int:
         print(f"type the run's name, {name}, to remove all of this for good: ", end="", flush=True)
         if sys.stdin.readline().strip() != name:
             raise UsageError(f"--prefix {store.url}: its name was not typed, nothing was removed; type {name} or pass --yes")
+    if batches := purging.open_batches(store):
+        # First, while the journals still name them: a batch that is forgotten would be paid and lie with its provider.
+        name_of_teacher, teacher = planned_teacher(store, load_configs(args), args)
+        client = teacher_client(args, teacher, stop)
+        cancelled = purging.cancel_batches(client.batches(stop), batches)
+        client.close()
+        print(f"{cancelled:,} open batches cancelled with teacher {name_of_teacher}, and what they left there deleted")
     seen = [time.monotonic()]
 
     def say(removed: int) -> None:
@@ -101,6 +108,7 @@ def simulate(args: argparse.Namespace, stop: threading.Event) -> int:
         host=args.host,
         port=args.port,
         latency_seconds=args.latency,
+        batch_seconds=args.batch_seconds,
         requests_per_minute=args.requests_per_minute,
         tokens_per_minute=args.tokens_per_minute,
         limiter=args.limiter,

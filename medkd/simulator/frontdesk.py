@@ -9,14 +9,15 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from medkd.errors import ConfigError
 from medkd.samples import sha256_hex
-from medkd.simulator import anthropic_protocol, clinic, openai_protocol
+from medkd.simulator import anthropic_protocol, batch_anthropic, batch_openai, clinic, openai_protocol
+from medkd.simulator.batch_desk import BatchDesk
 from medkd.simulator.faults import FAULTS, LINE, LOST, FaultPlan, chance, parse_faults, split_model
 from medkd.simulator.gold import GoldFile
 from medkd.simulator.ledger import Ledger
@@ -46,6 +47,9 @@ class FrontDesk:
         )
         self._gold = GoldFile(options.write_gold) if options.write_gold else None
         self._num_replies = 0
+        self._batches = BatchDesk(
+            seconds=options.batch_seconds, expire=options.batch_expire, seed=options.seed, complete=self._complete_item
+        )
         self.set_faults(options.faults)
 
     def set_faults(self, spec: str) -> None:
@@ -75,6 +79,8 @@ class FrontDesk:
         vendor = anthropic_protocol if "anthropic-version" in request.headers else openai_protocol
         try:
             vendor.check_key(request.headers, self.options.api_key)
+            if path.startswith(("/files", "/batches", "/messages/batches")):
+                return self._serve_batches(vendor, path, request)
             if request.method == "GET" and path == "/models":
                 return _json_reply(200, vendor.render_models(self.options.models), self._headers(vendor))
             if request.method == "GET" and path.startswith("/models/"):
@@ -83,6 +89,29 @@ class FrontDesk:
             raise VendorError(status=404, message=f"Invalid URL ({request.method} {request.path})")
         except VendorError as error:
             return self._refusal(vendor, error)
+
+    def _serve_batches(self, vendor: ModuleType, path: str, request: HttpRequest) -> HttpReply:
+        protocol = batch_anthropic if path.startswith("/messages") else batch_openai
+        answer = protocol.serve(self._batches, request.method, path, request.headers, request.body)
+        if isinstance(answer, bytes):
+            return HttpReply(status=200, body=answer, headers=self._headers(vendor), content_type="application/octet-stream")
+        return _json_reply(200, answer, self._headers(vendor))
+
+    def _complete_item(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and body for one request of a batch, billed like a call; what happens on the line does not happen to it."""
+        vendor = anthropic_protocol if "anthropic-version" in headers else openai_protocol
+        digest = sha256_hex(body)
+        call_number, occurrence = self.ledger.arrived(digest)
+        try:
+            item = HttpRequest(method="POST", path="", headers=headers, body=body)
+            reply, usable = self._complete(vendor, item, digest, call_number - self._calls_before, occurrence)
+        except VendorError as error:
+            reply, usable = self._refusal(vendor, error), False
+        finally:
+            self.ledger.left()
+        if usable:
+            self.ledger.answered(digest)
+        return reply.status, reply.body
 
     def _control_faults(self, request: HttpRequest) -> HttpReply:
         """`PUT /faults` with a spec as its body sets the faults, `GET /faults` tells them and all there are."""

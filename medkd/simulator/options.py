@@ -27,6 +27,10 @@ class SimulatorOptions:
     """How the limits are enforced, see `limits`."""
     grace_seconds: float = 0.1
     """What arrives this soon after an ordered wait or a terminal error counts as sent before it was read."""
+    batch_seconds: float = 1.0
+    """From the making of a batch to its end."""
+    batch_expire: float = 0.0
+    """Share of a batch's requests that expire undone."""
     faults: str = ""
     """Spec as `faults.parse_faults` takes it."""
     seed: int = 0

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from medkd.errors import ConfigError
 from medkd.stages import ownership
+from medkd.stages.plan import load_plan
 from medkd.store import layout
 from medkd.store.files import Store, StoredFile
+from medkd.store.journal import OpenBatch, replay_shard
+from medkd.teacher.batches import Batches
 
 # What a shard says in its progress file while it works; one that was killed has said nothing for longer.
 _SHARD_FRESH_SECONDS = 120.0
@@ -77,6 +80,29 @@ def check_not_live(store: Store) -> None:
                 f"{store.url}: shard {progress.get('shard')} is at work (last sign {age:.0f} s ago), nothing was removed; stop "
                 "it first, or pass --take-over if it is dead"
             )
+
+
+def open_batches(store: Store) -> dict[str, OpenBatch]:
+    """Provider batches by tag whose answers are not all in the journals; the plan is needed to read those."""
+    if not store.exists(layout.PLAN_MANIFEST):
+        return {}
+    plan, cut = load_plan(store)
+    replays = (replay_shard(store, shard, plan.hash) for shard in range(cut.num_shards))
+    return {tag: batch for replay in replays for tag, batch in replay.batches.items() if not batch.ended}
+
+
+def cancel_batches(batches: Batches, open_now: Mapping[str, OpenBatch]) -> int:
+    """Cancel them with their provider and delete what they left there; how many there were."""
+    cancelled = 0
+    known = {batch.id for batch in open_now.values()}
+    for tag, batch in open_now.items():
+        found = batches.state(batch.id) if batch.id else batches.find(tag, len(batch.keys), batch.at, known)
+        if found is not None:
+            if not found.ended:
+                batches.cancel(found.id)
+            batches.forget(batches.state(found.id))
+            cancelled += 1
+    return cancelled
 
 
 def purge(store: Store, owner: str, found: Contents, on_progress: Callable[[int], None] = lambda removed: None) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from medkd.errors import MedkdError
 from medkd.stages.sample_steps import Ask
@@ -58,11 +59,19 @@ class Needed:
     """A sender waits for money or for the next commit."""
 
 
-Event = Answered | Failed | Committed | CommitFailed | Crashed | Needed
+@dataclass(frozen=True)
+class Note:
+    """An entry for the journal; `durable` is set once it is."""
+
+    entry: Mapping[str, Any]
+    durable: threading.Event = field(default_factory=threading.Event)
+
+
+Event = Answered | Failed | Committed | CommitFailed | Crashed | Needed | Note
 Events = queue.SimpleQueue[Event]
 
 
-_UNSENT = Answer(outcome="reject", reason="too_dear", reply=None, attempts=0, cost_usd=0.0, possibly_usd=0.0, at="")
+UNSENT = Answer(outcome="reject", reason="too_dear", reply=None, attempts=0, cost_usd=0.0, possibly_usd=0.0, at="")
 
 
 class Calls:
@@ -109,7 +118,7 @@ class Calls:
             try:
                 self._events.put(Answered(ask, self._client.ask(ask.request, partial(self._reserve, ask.key))))
             except TooDearError:
-                self._events.put(Answered(ask, _UNSENT))
+                self._events.put(Answered(ask, UNSENT))
             except MedkdError as error:
                 self._events.put(Failed(ask, error))
             except BaseException as error:

@@ -17,7 +17,7 @@ from medkd.errors import BudgetError, ConfigError, MedkdError
 from medkd.stages import estimates
 from medkd.stages import plan as planning
 from medkd.stages.sample_steps import TOKEN_KINDS, Ask
-from medkd.stages.shard_calls import CommitFailed, Committed, Crashed, Events, Needed
+from medkd.stages.shard_calls import CommitFailed, Committed, Crashed, Events, Needed, Note
 from medkd.stages.shard_options import ShardOptions
 from medkd.store import journal
 from medkd.store.budget import Budget, Purse, lost_usd
@@ -35,6 +35,7 @@ class _Group:
 
     entries: list[journal.Entry] = field(default_factory=list)
     samples: list[int] = field(default_factory=list)
+    notes: list[threading.Event] = field(default_factory=list)
     added_usd: float = 0.0
     since: float = 0.0
 
@@ -61,7 +62,10 @@ class ShardLedger:
         self._events = events
         self._journal = journal.Journal(store, options.shard, plan.hash, options.writer)
         largest = cut.chunk_usd or float("inf")
-        self.purse = Purse(stop, lambda: events.put(Needed()), self._allowance(), largest_call_usd=largest)
+        # Batches are journalled before they are sent and found again, so that none of their calls is ever unknown spend.
+        self._all_is_known = teacher.mode == "batch"
+        allowance = float("inf") if self._all_is_known else self._allowance()
+        self.purse = Purse(stop, lambda: events.put(Needed()), allowance, largest_call_usd=largest)
         self.budget = self._budget(cut)
         self._group = _Group()
         self._committing: _Group | None = None
@@ -70,7 +74,7 @@ class ShardLedger:
 
     def claim(self) -> journal.Replay:
         """Take the shard over; what stands in its journal is known and paid from here on."""
-        replay = self._journal.claim(self._allowance())
+        replay = self._journal.claim(0.0 if self._all_is_known else self._allowance())
         self.replies = dict(replay.done)
         self.purse.spent_usd = sum(entry["cost_usd"] for entry in replay.done.values())
         self.purse.possibly_usd = replay.possibly_usd + sum(entry["possibly_usd"] for entry in replay.done.values())
@@ -84,6 +88,11 @@ class ShardLedger:
         self.purse.settle(ask.key, answer.cost_usd, answer.possibly_usd)
         self._add(_done_entry(ask, answer))
         self._group.samples.append(ask.spec.index)
+
+    def note(self, note: Note) -> None:
+        """Put an entry on its way into the journal, whose sender waits until it is durable."""
+        self._add(dict(note.entry))
+        self._group.notes.append(note.durable)
 
     # --- commits ------------------------------------------------------------------------------------------------------
 
@@ -126,6 +135,8 @@ class ShardLedger:
         for entry in group.entries:
             if entry["kind"] == "done":
                 self.replies[entry["key"]] = entry
+        for note in group.notes:
+            note.set()
         return group.samples
 
     def commit_failed(self) -> None:
@@ -148,6 +159,8 @@ class ShardLedger:
         group, self._group, self._committing = self._group, _Group(), self._group
         self._last_commit = time.monotonic()
         in_flight, allowance_usd = self.purse.snapshot(last=last)
+        if self._all_is_known:
+            in_flight, allowance_usd = {}, 0.0
 
         def write() -> None:
             try:

@@ -19,7 +19,8 @@ from medkd.errors import FencedError, MedkdError, StoppedError
 from medkd.stages import plan as planning
 from medkd.stages.control import Control, read_control
 from medkd.stages.sample_steps import Ended, next_step
-from medkd.stages.shard_calls import Answered, Calls, CommitFailed, Committed, Crashed, Event, Events, Failed
+from medkd.stages.shard_batches import BatchCalls
+from medkd.stages.shard_calls import Answered, Calls, CommitFailed, Committed, Crashed, Event, Events, Failed, Note
 from medkd.stages.shard_ledger import ShardLedger
 from medkd.stages.shard_options import ShardOptions
 from medkd.stages.tallies import gold_agreement, short_cells
@@ -59,7 +60,17 @@ class ShardWork:
         self._imported = _imported_rows(plan, self.indices, store)
         self._events: Events = queue.SimpleQueue()
         self.ledger = ShardLedger(store, plan, cut, teacher, options, stop, self._events)
-        self._calls = Calls(client, self.ledger.purse.reserve, self._events, options.concurrency)
+        self._calls: Calls | BatchCalls = Calls(client, self.ledger.purse.reserve, self._events, options.concurrency)
+        if teacher.mode == "batch":
+            self._calls = BatchCalls(
+                client,
+                self.ledger.purse,
+                self._events,
+                stop,
+                capacity=options.concurrency,
+                batch_size=teacher.limits.batch_size,
+                poll_seconds=teacher.limits.batch_poll_seconds,
+            )
         self._to_advance: deque[int] = deque()
         self._unstarted = iter(self.indices)
         self._open_samples = 0
@@ -97,6 +108,8 @@ class ShardWork:
         """Take the shard over; whether it was closed before, so that only its tables are missing."""
         replay = self.ledger.claim()
         self._resumed_calls = len(replay.done)
+        if isinstance(self._calls, BatchCalls):
+            self._calls.adopt(replay.batches, replay.done)
         event("shard claimed", samples=len(self.indices), calls_known=len(replay.done), segments=replay.num_segments)
         self._report_progress(force=True)
         return replay.closed
@@ -210,6 +223,8 @@ class ShardWork:
             self.ledger.answered(found.ask, found.answer)
         elif isinstance(found, Committed):
             self._to_advance.extend(self.ledger.committed())
+        elif isinstance(found, Note):
+            self.ledger.note(found)
         elif isinstance(found, Failed):
             self._calls.came_back(found.ask)
             self._failure = self._worse(found.error)
@@ -244,12 +259,13 @@ class ShardWork:
     def _progress(self) -> dict[str, Any]:
         accepted = sum(1 for ended in self.ended.values() if ended.accepted)
         client = self._client.state()
+        batch_until = self._calls.parked_until if isinstance(self._calls, BatchCalls) and self._state == "running" else None
         return {
             "format": 1,
             "shard": self._options.shard,
-            "state": "parked" if self._parked or client["parked_until"] else self._state,
-            "parked_until": client["parked_until"],
-            "parked_for": self._control.state if self._parked else None,
+            "state": "parked" if self._parked or client["parked_until"] or batch_until else self._state,
+            "parked_until": client["parked_until"] or batch_until,
+            "parked_for": self._control.state if self._parked else "batch" if batch_until else None,
             "total": len(self.indices),
             "accepted": accepted,
             "short": len(self.ended) - accepted,

@@ -191,10 +191,33 @@ class Purse:
                     self._changed.wait(0.2)
             finally:
                 self._waiting.pop(key, None)
-            self._in_flight[key] = self._in_flight.get(key, 0.0) + usd
-            self._durable.reserved_usd += usd
-            if self._snapshot:
-                self._snapshot.reserved_usd += usd
+            self._hold(key, usd)
+
+    def try_reserve(self, key: str, usd: float) -> bool:
+        """As `reserve` for a sender that does not wait: False where it would have to, and money is being sent for."""
+        with self._changed:
+            if usd > self._largest_call_usd + _CENT_FRACTION and key not in self._in_flight:
+                raise TooDearError(f"a call that may cost ${usd:.4f}, more than a budget chunk of ${self._largest_call_usd:.4f}")
+            self._waiting.pop(key, None)
+            if self._fits(usd):
+                self._hold(key, usd)
+                return True
+            if self._refusal:
+                raise self._refusal
+            self._waiting[key] = usd
+            self._on_need()
+            return False
+
+    def hold(self, key: str, usd: float) -> None:
+        """Set money aside for what an earlier process has sent, and reserved for, already."""
+        with self._changed:
+            self._hold(key, usd)
+
+    def _hold(self, key: str, usd: float) -> None:
+        self._in_flight[key] = self._in_flight.get(key, 0.0) + usd
+        self._durable.reserved_usd += usd
+        if self._snapshot:
+            self._snapshot.reserved_usd += usd
 
     def settle(self, key: str, spent_usd: float, possibly_usd: float) -> None:
         """The call has ended: its reservation gives way to what it cost."""

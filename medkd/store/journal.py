@@ -26,6 +26,19 @@ _HEADER_KEYS = ("writer", "plan_hash", "in_flight", "allowance_usd")
 
 
 @dataclass(kw_only=True)
+class OpenBatch:
+    """A provider's batch: begun under a tag, then made under an id, then ended with all its answers in the journal."""
+
+    keys: tuple[str, ...]
+    at: float
+    """Unix time at which it was begun."""
+    id: str = ""
+    ended: bool = False
+    spent: dict[str, list[float]] = field(default_factory=dict)
+    """Attempts, cost and possible cost so far of calls that it did not bring to their end, by key."""
+
+
+@dataclass(kw_only=True)
 class Replay:
     """What a shard's segments say together; a pure function of them."""
 
@@ -39,6 +52,8 @@ class Replay:
     """What earlier writers may have spent without an answer in the journal."""
     unanswered_usd: float = 0.0
     """What the newest writer had in flight, or may have sent since; the next claim books it as possibly spent."""
+    batches: dict[str, OpenBatch] = field(default_factory=dict)
+    """Provider batches that were ever begun, by tag, in their order."""
     closed: bool = False
     num_segments: int = 0
 
@@ -169,6 +184,12 @@ def replay(segments: Iterable[Sequence[Entry]], plan_hash: str, shown: str = "jo
             elif entry["kind"] == "done":
                 if keep_replies:
                     state.done.setdefault(entry["key"], entry)
+            elif entry["kind"] == "batch" and "keys" in entry:
+                state.batches[entry["tag"]] = OpenBatch(keys=tuple(entry["keys"]), at=entry["at"])
+            elif entry["kind"] == "batch":
+                batch = state.batches[entry["tag"]]
+                batch.id, batch.ended = entry.get("id", batch.id), entry.get("ended", batch.ended)
+                batch.spent = entry.get("spent", batch.spent)
             elif entry["kind"] == "close":
                 state.closed = True
         state.unanswered_usd = sum(call["reserved_usd"] for call in header["in_flight"]) + header["allowance_usd"]

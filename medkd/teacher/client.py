@@ -21,6 +21,7 @@ from typing import Literal, NoReturn
 from medkd.config import TeacherConfig
 from medkd.errors import ConfigError, StoppedError, UnreachableError
 from medkd.teacher import endpoints, limit_headers, protocols, verdicts
+from medkd.teacher.batches import Batches
 from medkd.teacher.pacing import Pacing, Patience, Ticket
 from medkd.teacher.prices import cost_usd, upper_bound_usd
 from medkd.teacher.prompts import Request
@@ -183,17 +184,7 @@ class TeacherClient:
         Raises RefusedError, ConfigError or UnreachableError when the teacher is over for this run, StoppedError when the run
         stops; what `reserve` raises passes through, and nothing is sent.
         """
-        path, body = protocols.encode(self._teacher, request)
-        texts = tuple(message.text for message in request.messages)
-        call = _Call(
-            record=next(self._records),
-            method="POST",
-            path=path,
-            body=body,
-            texts=texts,
-            characters=sum(map(len, texts)),
-            reply_limit=request.reply_limit,
-        )
+        call = self._call(request)
         ledger = _Ledger(reserve)
         verdict = self._until_over(call, ledger)
         return Answer(
@@ -205,6 +196,43 @@ class TeacherClient:
             possibly_usd=ledger.possibly_usd,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
+
+    def upper_bound_usd(self, request: Request) -> float:
+        """The most that one send of the request can cost."""
+        return self._upper_bound_usd(self._call(request))
+
+    def judge(self, request: Request, status: int, body: bytes) -> tuple[Verdict, float, float]:
+        """The verdict on an answer that came another way than by `ask`, what it cost and what it possibly cost.
+
+        Raises as `ask` does where the verdict is that this teacher is over for the run.
+        """
+        call = self._call(request)
+        verdict = self._judged(call, HttpAnswer(status=status, headers={}, body=body))
+        if verdict.kind == "stop":
+            self._stop(verdict)
+        if verdict.kind in _OUTCOMES:
+            self._stop_if_request_is_wrong(verdict)
+        return verdict, *self._price(verdict, self._upper_bound_usd(call), {})
+
+    def batches(self, stop: threading.Event) -> Batches:
+        """The provider's batches, for a teacher in `mode: batch`."""
+        return Batches(self._teacher, self._transport, self._label, stop)
+
+    def _call(self, request: Request) -> _Call:
+        path, body = protocols.encode(self._teacher, request)
+        texts = tuple(message.text for message in request.messages)
+        return _Call(
+            record=next(self._records),
+            method="POST",
+            path=path,
+            body=body,
+            texts=texts,
+            characters=sum(map(len, texts)),
+            reply_limit=request.reply_limit,
+        )
+
+    def _upper_bound_usd(self, call: _Call) -> float:
+        return upper_bound_usd(self._teacher.prices, len(call.body or b""), call.reply_limit, _hour_utc())
 
     def probe(self, request: Request, reserve: Reserve = _unreserved) -> Answer:
         """One small call with the parameters of real ones, to fail now and not in the thousandth; ConfigError if refused."""
@@ -274,7 +302,7 @@ class TeacherClient:
 
     def _send(self, call: _Call, ledger: _Ledger) -> tuple[Verdict, Mapping[str, str]]:
         """The verdict on one send, and the headers of its answer."""
-        upper_bound = upper_bound_usd(self._teacher.prices, len(call.body or b""), call.reply_limit, _hour_utc())
+        upper_bound = self._upper_bound_usd(call)
         ledger.cover(upper_bound)
         self._pacing.hold()
         found = self._transport.exchange(call.method, call.path, call.body)

@@ -66,13 +66,15 @@ class Transport:
         self._adapter = _Adapter(max_retries=0, pool_connections=1, pool_maxsize=threads)
         self._watchdog = _Watchdog(deadline_seconds)
 
-    def exchange(self, method: Literal["GET", "POST"], path: str, body: bytes | None = None) -> HttpAnswer | Failure:
-        """Send one request and read its whole answer, within the deadline."""
+    def exchange(
+        self, method: Literal["GET", "POST", "DELETE"], path: str, body: bytes | None = None, content_type: str = ""
+    ) -> HttpAnswer | Failure:
+        """Send one request and read its whole answer, within the deadline. content_type: of the body, if it is not JSON."""
         exchange = _Exchange()
         _current.exchange = exchange
         self._watchdog.watch(exchange)
         try:
-            found = self._attempt(self._prepared(method, path, body))
+            found = self._attempt(self._prepared(method, path, body, content_type))
         finally:
             self._watchdog.release(exchange)
         if exchange.cut:
@@ -86,10 +88,12 @@ class Transport:
         self._watchdog.close()
         self._adapter.close()
 
-    def _prepared(self, method: str, path: str, body: bytes | None) -> requests.PreparedRequest:
+    def _prepared(self, method: str, path: str, body: bytes | None, content_type: str) -> requests.PreparedRequest:
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url, prepared.body = method, self._base_url + path, body
         prepared.headers = requests.structures.CaseInsensitiveDict(self._headers)
+        if content_type:
+            prepared.headers["Content-Type"] = content_type
         if body is not None:
             prepared.headers["Content-Length"] = str(len(body))
         return prepared
