@@ -85,6 +85,8 @@ def clinic(cluster: None) -> Iterator[Space]:
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda name: space.install(name, small(space, **values[name])), values))
         yield space
+        # Its pod has no node. Kubernetes deletes such a pod with its Job, but keeps it, and the namespace, when both go at once.
+        space.helm("uninstall", "no-node")
 
 
 def secret(space: Space, name: str, **values: str) -> None:
