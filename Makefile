@@ -12,7 +12,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm -i --network none --read-only --tmpfs /tmp:exec
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher bench-control bench-efficiency bench-intake lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher bench-control bench-efficiency bench-intake bench-training lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -55,6 +55,10 @@ test-all: test test-torch test-chaos ## every test that one machine can run
 bench-quality: $(READY) ## measure what guards the data: planted errors found, false alarms, a million rows through prepare
 	$(BIN)/python -m tests.benchmarks.planted_errors 2000
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
+
+bench-training: $(READY) ## useful tokens per second against Trainer, padded and grouped (CPU; quarter of an hour)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m tests.benchmarks.training_speed --runs 5
 
 bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), all at once with 20 kills, 8 shards on one key
 	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md

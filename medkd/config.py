@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -233,15 +233,40 @@ class Architecture(_Strict):
         return self
 
 
+class LoraConfig(_Strict):
+    """Small matrices trained beside frozen weights, for students whose optimizer states do not fit."""
+
+    rank: Positive = 16
+    alpha: Positive = 32
+    """What the matrices add is multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """Names of the layers; null: all linear layers of the blocks of T5, GPT-2 and Llama."""
+
+
 class StudentConfig(_Strict):
     """One student and its training recipe. The first four keys are all that a custom student needs."""
+
+    HOW_NOT_WHAT: ClassVar[set[str]] = {
+        "zero_stage",
+        "offload_optimizer",
+        "offload_parameters",
+        "gradient_checkpointing",
+        "liger_kernels",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+    }
+    """Keys that may change while a training goes on: they say how it is done, not what comes out."""
 
     model_name: str = Field(min_length=1)
     """Hub id, local path or store URI of a Hugging Face model; with `architecture`, only a name."""
     max_length: Positive = 512
     """Tokens of one conversation (T5: of the input; others: input and answer together)."""
     batch_size: Positive = 8
-    """Conversations per device and step."""
+    """Conversations per device and step, on average: a pass takes documents up to `tokens_per_pass`."""
+    tokens_per_pass: Positive | None = None
+    """Tokens that a device takes through the model at once, documents laid end to end (T5: input and answer); null: `batch_size`
+    documents of the data set's mean length. Never less than its longest document."""
     learning_rate: float = Field(default=5e-5, gt=0, allow_inf_nan=False)
     architecture: Architecture | None = None
     revision: str = "main"
@@ -254,15 +279,23 @@ class StudentConfig(_Strict):
     gradient_accumulation: Positive = 1
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_ratio: float = Field(default=0.03, ge=0, le=1)
-    """Share of all steps during which the learning rate rises; it then falls linearly to a tenth."""
+    """Share of training during which the learning rate rises."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Of the learning rate after the warm-up: down to a tenth in a line or half a cosine wave, or as it is."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 on devices that have it, else fp32."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed ZeRO shards: 1 optimizer, 2 and gradients, 3 and parameters."""
     offload_optimizer: bool = False
-    """Optimizer state and step on the CPU."""
+    """Optimizer state and step on the CPU; with `zero_stage` 1 to 3."""
+    offload_parameters: bool = False
+    """Weights in the machine's memory, fetched layer by layer; with `zero_stage` 3."""
     gradient_checkpointing: bool = False
+    lora: LoraConfig | None = None
+    """Train adapters alone (package peft), added to the weights at the end; null: all weights."""
+    liger_kernels: bool = False
+    """Llama's norms, rotation and feed-forward as Triton kernels (package liger-kernel, GPUs alone)."""
     checkpoint_every_steps: Positive = 200
     keep_checkpoints: Positive = 2
     best_by: Literal["field_f1", "loss", "last"] = "field_f1"
@@ -272,6 +305,14 @@ class StudentConfig(_Strict):
     """Conversations that the student answers after each epoch; 0: `best_by` is then the loss."""
     too_long: Literal["set_aside"] = "set_aside"
     """What happens to samples longer than `max_length`: left out of training, counted, scored as an abstention."""
+
+    @model_validator(mode="after")
+    def _sharded_as_offloaded(self) -> StudentConfig:
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ValueError("zero_stage: got 0 with offload_optimizer, expected 1, 2 or 3")
+        if self.offload_parameters and self.zero_stage != 3:
+            raise ValueError(f"zero_stage: got {self.zero_stage} with offload_parameters, expected 3")
+        return self
 
 
 class ConversationLength(_Strict):
@@ -373,8 +414,8 @@ class ModelConfigs(_Strict):
 
 
 def config_hash(part: BaseModel) -> str:
-    """SHA-256 of a configuration part's canonical JSON, as manifests carry it."""
-    return sha256_hex(canonical_json(part.model_dump(mode="json")))
+    """SHA-256 of a configuration part's canonical JSON, as manifests carry it; without what does not change its results."""
+    return sha256_hex(canonical_json(part.model_dump(mode="json", exclude=getattr(part, "HOW_NOT_WHAT", None))))
 
 
 def load(path: str | Path | None) -> ModelConfigs:

@@ -40,6 +40,8 @@ ADDRESSES = {
     "tokenizers": {"student"},
     "huggingface_hub": {"student"},
     "deepspeed": {"student"},
+    "peft": {"student"},
+    "liger_kernel": {"student"},
     "kubernetes": {"cluster"},
 }
 

@@ -193,6 +193,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-dir", "--output_dir", help="with --train_data: folder for the trained model")
     parser.add_argument("--evaluate", action="store_true", help="with --train_data: score the model afterwards")
     parser.add_argument(
+        "--dry-run", action="store_true", help="only print DeepSpeed's configuration and an estimate of each GPU's memory"
+    )
+    parser.add_argument("--world-size", type=_positive, help="with --dry-run: GPUs of all machines; else as --ranks")
+    parser.add_argument("--gpu-memory-gib", type=float, help="with --dry-run: memory of a GPU; else of this machine's")
+    parser.add_argument(
         "--grace-seconds",
         type=_positive,
         default=100,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,6 +120,8 @@ def prepare(args: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def train(args: argparse.Namespace, stop: threading.Event) -> int:
+    if args.dry_run:
+        return _train_dry_run(args, stop)
     if args.train_data:
         return _train_file(args, stop)
     if "RANK" in os.environ:
@@ -128,6 +132,35 @@ def train(args: argparse.Namespace, stop: threading.Event) -> int:
             "--num-epochs: goes with --train_data; for a run set student_models.<name>.num_epochs, which its tokens carry"
         )
     return _launch(args, stop)
+
+
+def _train_dry_run(args: argparse.Namespace, stop: threading.Event) -> int:
+    """`--dry-run`: DeepSpeed's configuration and the memory of each GPU; ConfigError where the student does not fit."""
+    from medkd.student import memory
+    from medkd.student.deepspeed_config import deepspeed_config
+    from medkd.student.launch import gpu_bytes, num_gpus
+
+    student = student_of(args)
+    world_size = args.world_size or args.ranks or max(1, num_gpus())
+    bf16 = student.precision != "fp32"
+    print(json.dumps(deepspeed_config(student, world_size=world_size, device="cuda", bf16=bf16), indent=1))
+    capacity = int(args.gpu_memory_gib * memory.GIB) if args.gpu_memory_gib else gpu_bytes()
+    with tempfile.TemporaryDirectory() as scratch:
+        prefix = args.prefix or scratch
+        args.prefix = prefix
+        sizes = memory.sizes_of(open_prefix(args, stop), student, Path(scratch))
+    found = memory.estimates(sizes, student, world_size=world_size, bf16=bf16)
+    print(f"\n{args.student}: {sizes.parameters:,} parameters; GiB on each of {world_size} GPUs, an estimate:")
+    print(memory.table(found, capacity))
+    if capacity is None:
+        print("no GPU here; pass --gpu-memory-gib to be told what fits")
+        return 0
+    lowest = memory.recommended(found, capacity)
+    if lowest:
+        print(f"recommended: zero_stage {lowest.zero_stage}, the lowest that fits {capacity / memory.GIB:.1f} GiB")
+    sys.stdout.flush()
+    memory.check_fits(args.student, sizes, student, capacity, world_size=world_size, bf16=bf16)
+    return 0
 
 
 def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:

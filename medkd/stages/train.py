@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
 
 from medkd.config import StudentConfig, config_hash
 from medkd.errors import ConfigError
 from medkd.quality.scores import score
 from medkd.records import PATIENT_RECORD, Record
-from medkd.store import layout, manifests, tables
+from medkd.store import layout, manifests
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
 from medkd.student.ranks import Ranks
+from medkd.student.rows import TokenRows
 from medkd.student.tokens import tokens_folder
 
 
@@ -54,8 +54,8 @@ def train(
     job = session.TrainingJob(
         student_name=student_name,
         student=student,
-        train=_rows(store, tokens, "train"),
-        validation=_rows(store, tokens, "validation"),
+        train=TokenRows(store, tokens, "train"),
+        validation=TokenRows(store, tokens, "validation"),
         plan_hash=tokens.plan_hash,
         data_set_hash=tokens.inputs[layout.DATASET_MANIFEST],
         seed=seed,
@@ -76,6 +76,7 @@ def train(
             counts={
                 "steps": trained.position.step,
                 "documents_seen": trained.position.documents_seen,
+                "filled_share": round(trained.filled_share, 4),
                 "ranks": ranks.world_size,
                 "validation_loss": trained.measured and trained.measured.loss,
                 "validation_field_f1": trained.measured and trained.measured.field_f1,
@@ -91,10 +92,6 @@ def train(
 def _field_f1(compared: Sequence[tuple[Record, Record | None]]) -> float:
     """Micro-F1 over all fields; an answer that is no record claims nothing."""
     return score([(gold, found, found is not None, found is not None) for gold, found in compared], PATIENT_RECORD).micro.f1
-
-
-def _rows(store: Store, tokens: Manifest, split: str) -> list[dict[str, Any]]:
-    return tables.read(store, [file for file in tokens.files if file.path.endswith(f"/{split}-00000.parquet")])
 
 
 def _hashes(tokens: Manifest) -> dict[str, str]:

@@ -104,6 +104,14 @@ TOKEN_COLUMNS = pa.schema(
     ]
 )
 
+TOKEN_INDEX = pa.schema(
+    [
+        ("length", pa.int32()),
+        ("answer_length", pa.int32()),
+        ("size", pa.int32()),  # what the row takes of a pass: with the answer, where that is not part of the input
+    ]
+)
+
 PREDICTION_COLUMNS = pa.schema(
     [
         ("sample_id", pa.string()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,11 +18,15 @@ class Batch:
 
     inputs: dict[str, Any]
     labels: Tensor
+    documents: tuple[int, ...] | None = None
+    """Where documents lie end to end in one row: tokens of each."""
+    answers: tuple[int, ...] | None = None
+    """The same of the decoder's rows."""
 
     def to(self, device: torch.device) -> Batch:
         """The batch on a device."""
         moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in self.inputs.items()}
-        return Batch(moved, self.labels.to(device))
+        return replace(self, inputs=moved, labels=self.labels.to(device))
 
 
 def collate(rows: Sequence[dict[str, Any]], family: Family, *, pad: int, start: int | None) -> Batch:
@@ -30,6 +34,28 @@ def collate(rows: Sequence[dict[str, Any]], family: Family, *, pad: int, start: 
     if family.name == "encoder-decoder":
         return _encoder_decoder(rows, pad, pad if start is None else start)
     return _causal(rows, pad)
+
+
+def pack(rows: Sequence[dict[str, Any]], family: Family, *, pad: int, start: int | None) -> Batch:
+    """The same rows end to end in one, without padding; labels and logits are those of answers alone."""
+    ids = [torch.tensor(row["input_ids"], dtype=torch.int64) for row in rows]
+    labels = [torch.tensor(row["labels"], dtype=torch.int64) for row in rows]
+    documents = tuple(map(len, ids))
+    if family.name == "encoder-decoder":
+        first = torch.tensor([pad if start is None else start])
+        shifted = [torch.cat([first, row[:-1]]) for row in labels]
+        inputs = {"input_ids": _row(ids), "decoder_input_ids": _row(shifted)}
+        return Batch(inputs, _row(labels), documents, tuple(map(len, labels)))
+    flat = torch.cat(labels)
+    answered = (flat != IGNORED).nonzero().flatten()
+    positions = [torch.arange(length) for length in documents]
+    # What stands at a place was to be said at the place before.
+    inputs = {"input_ids": _row(ids), "position_ids": _row(positions), "logits_to_keep": answered - 1}
+    return Batch(inputs, flat[answered].unsqueeze(0), documents)
+
+
+def _row(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts)).unsqueeze(0)
 
 
 def padded(sequences: Sequence[Sequence[int]], fill: int, *, left: bool = False) -> Tensor:

@@ -26,8 +26,11 @@ from medkd.store.files import Store, StoredFile
 from medkd.student.background import Background
 from medkd.student.position import Position
 from medkd.student.ranks import Ranks
-from medkd.student.snapshots import take_snapshot
+from medkd.student.snapshots import copied, take_snapshot
+from medkd.student.universal import to_universal
 from medkd.telemetry import event
+
+_UNIVERSAL = "universal"
 
 
 @dataclass
@@ -42,11 +45,23 @@ class _Saving:
     publishing: bool = False
 
 
+@dataclass(frozen=True)
+class Found:
+    """A whole checkpoint in the store. universal: it comes from another number of ranks or ZeRO stage, and is converted."""
+
+    tag: str
+    state: dict[str, Any]
+    universal: bool
+
+
 class Checkpoints:
     """The checkpoints of one student on these ranks. All methods are called on all ranks together."""
 
-    def __init__(self, store: Store, student_name: str, ranks: Ranks, *, keep: int, identity: dict[str, Any]) -> None:
-        """identity: what must be equal for a checkpoint to be resumed (world size, recipe, tokens, ...)."""
+    def __init__(
+        self, store: Store, student_name: str, ranks: Ranks, *, keep: int, identity: dict[str, Any], zero_stage: int
+    ) -> None:
+        """identity: what must be equal for a checkpoint to be resumed (recipe, tokens, ...)."""
+        self._shape = {"world_size": ranks.world_size, "zero_stage": zero_stage}
         self._store, self._ranks, self._keep = store, ranks, keep
         self._folder = checkpoints_folder(student_name)
         self._scratch = ranks.folder / "checkpoints"
@@ -64,7 +79,7 @@ class Checkpoints:
         started, tag = time.monotonic(), f"step-{position.step:06d}"
         files = take_snapshot(engine, self._scratch, self._ranks.rank)
         files[f"random_{self._ranks.rank:05d}.pt"] = _random_state()
-        state = {"format": 1, **asdict(position), **self._identity}
+        state = {"format": 1, **asdict(position), **self._identity, **self._shape}
         self._saving = _Saving(tag, state, started, time.monotonic() - started)
         self._background.start(lambda: self._upload(files, tag))
 
@@ -114,30 +129,50 @@ class Checkpoints:
         self.finish()
         return True
 
-    def resume(self, engine: Any) -> Position:
-        """Load the newest checkpoint into the engine; the start where there is none.
+    def find(self) -> Found | None:
+        """The newest whole checkpoint, if there is one; what saves left that never became whole is deleted.
 
-        ConfigError where it belongs to another data set, student or number of ranks.
+        ConfigError where it belongs to another data set or recipe, or cannot be resumed with this ZeRO stage.
         """
         tag = self._latest()
-        state = json.loads(self._store.read(f"{self._folder}/{tag}/state.json")) if tag else {}
+        found = None
         if tag:
+            state = json.loads(self._store.read(f"{self._folder}/{tag}/state.json"))
             self._check(state, tag)
+            found = Found(tag, state, universal=any(state[key] != now for key, now in self._shape.items()) and self._split(state))
         if self._ranks.rank == 0:
             self._clean(tag)
         dist.barrier()
-        if tag is None:
-            return Position()
+        return found
+
+    def resume(self, engine: Any, found: Found) -> Position:
+        """Load the checkpoint into the engine, which was made for it."""
+        tag, state = found.tag, found.state
+        started = time.monotonic()
         if self._ranks.local_rank == 0:
             self._store.download(f"{self._folder}/{tag}", self._scratch / tag)
+            if found.universal:
+                to_universal(self._scratch / tag, self._scratch / _UNIVERSAL)
         dist.barrier()
-        engine.load_checkpoint(str(self._scratch), tag=tag, load_lr_scheduler_states=False)
-        _set_random_state(torch.load(self._scratch / tag / f"random_{self._ranks.rank:05d}.pt", weights_only=True))
+        decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
+        engine.load_checkpoint(str(self._scratch), tag=_UNIVERSAL if found.universal else tag, load_lr_scheduler_states=False)
+        # ZeRO 3 takes the first group's settings for all groups' then.
+        for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        if found.universal:
+            # DeepSpeed gives all parameters the same counter, which then counts once for each.
+            for one in engine.optimizer.optimizer.state.values():
+                one["step"] = copied(one["step"])
+        random_state = self._scratch / tag / f"random_{self._ranks.rank:05d}.pt"
+        if state["world_size"] == self._ranks.world_size:
+            _set_random_state(torch.load(random_state, weights_only=True))
+        else:
+            torch.manual_seed(hash((state["step"], self._ranks.rank)))
         dist.barrier()
         if self._ranks.local_rank == 0:
-            shutil.rmtree(self._scratch / tag)
+            shutil.rmtree(self._scratch)
         if self._ranks.rank == 0:
-            event("training resumed", step=state["step"])
+            event("training resumed", step=state["step"], seconds=round(time.monotonic() - started, 2), universal=found.universal)
         self.saved_step, self.save_seconds = state["step"], state.get("save_seconds")
         return Position(**{field.name: state[field.name] for field in fields(Position)})
 
@@ -187,6 +222,19 @@ class Checkpoints:
                     f"{self._store.url}/{self._folder}/{tag}: {key} was {state[key]!r}, now it is {expected!r}; "
                     f"go on as it was, or delete {self._folder} to start again"
                 )
+
+    def _split(self, state: dict[str, Any]) -> bool:
+        """Whether optimizer states are split among ranks, so that another number of ranks or stage needs them converted."""
+        stages = {state["zero_stage"], self._shape["zero_stage"]}
+        if stages == {0}:
+            return False
+        if 0 in stages:
+            was, now = state["zero_stage"], self._shape["zero_stage"]
+            raise ConfigError(
+                f"zero_stage: the checkpoint in {self._store.url}/{self._folder} was saved with stage {was}, now it is {now}; "
+                "stage 0 goes on from stage 0 alone, 1 to 3 from each other"
+            )
+        return True
 
     def _forget_old(self) -> None:
         """Delete all but the newest checkpoints."""

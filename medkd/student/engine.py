@@ -26,13 +26,14 @@ from medkd.errors import StoppedError
 from medkd.student.batches import Batch
 from medkd.student.best import BestWeights
 from medkd.student.checkpoints import Checkpoints
-from medkd.student.families import IGNORED
+from medkd.student.deepspeed_config import deepspeed_config
 from medkd.student.measured import Measured
 from medkd.student.metrics import Metrics
 from medkd.student.models import AnswerLoss, parameter_groups
-from medkd.student.order import Schedule, epoch_steps, learning_rate, micro_batches
+from medkd.student.order import Course, Pass, learning_rate
 from medkd.student.position import Position
 from medkd.student.ranks import Ranks
+from medkd.student.rows import TokenRows
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.validation import Score, field_f1, mean_loss
 
@@ -45,12 +46,12 @@ LOG_EVERY_STEPS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What is trained on what. Rows are token rows (`input_ids`, `labels`, `length`)."""
+    """What is trained on what."""
 
     student_name: str
     student: StudentConfig
-    train: Sequence[Row]
-    validation: Sequence[Row]
+    train: TokenRows
+    validation: TokenRows
     plan_hash: str
     data_set_hash: str
     seed: int
@@ -74,30 +75,6 @@ def precision_of(student: StudentConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if automatic or student.precision == "bf16" else torch.float32
 
 
-def deepspeed_config(student: StudentConfig, *, world_size: int, device: str, dtype: torch.dtype) -> dict[str, Any]:
-    """DeepSpeed's configuration, whole and without `auto`; pure. device: `cpu` or `cuda`."""
-    on_gpu = device == "cuda"
-    zero: dict[str, Any] = {
-        "stage": student.zero_stage,
-        "overlap_comm": on_gpu,
-        "contiguous_gradients": on_gpu,
-        "stage3_gather_16bit_weights_on_model_save": True,
-    }
-    if student.offload_optimizer and on_gpu:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-    return {
-        "train_micro_batch_size_per_gpu": student.batch_size,
-        "gradient_accumulation_steps": student.gradient_accumulation,
-        "train_batch_size": student.batch_size * student.gradient_accumulation * world_size,
-        "gradient_clipping": student.max_gradient_norm,
-        "zero_optimization": zero,
-        "bf16": {"enabled": dtype is torch.bfloat16},
-        # Each machine has a folder of its own, the store is where they meet.
-        "checkpoint": {"use_node_local_storage": True},
-        "steps_per_print": 2**31,
-    }
-
-
 def join(ranks: Ranks, device: torch.device) -> None:
     """Meet the other ranks."""
     if not dist.is_initialized():
@@ -110,14 +87,18 @@ def join(ranks: Ranks, device: torch.device) -> None:
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
 
-def make_engine(model: Any, student: StudentConfig, ranks: Ranks, device: torch.device, dtype: torch.dtype) -> Any:
+def make_engine(
+    model: Any, student: StudentConfig, ranks: Ranks, device: torch.device, dtype: torch.dtype, *, universal: bool = False
+) -> Any:
     """DeepSpeed around the model, its loss and its optimizer."""
     wrapped = AnswerLoss(model)
     groups = parameter_groups(wrapped, student.weight_decay)
     engine, *_ = deepspeed.initialize(
         model=wrapped,
         optimizer=_optimizer(groups, student, device),
-        config=deepspeed_config(student, world_size=ranks.world_size, device=device.type, dtype=dtype),
+        config=deepspeed_config(
+            student, world_size=ranks.world_size, device=device.type, bf16=dtype is torch.bfloat16, universal=universal
+        ),
         dist_init_required=False,
     )
     return engine
@@ -139,7 +120,7 @@ class Training:
     engine: Any
     job: TrainingJob
     ranks: Ranks
-    schedule: Schedule
+    course: Course
     collate: Callable[[Sequence[Row]], Batch]
     metrics: Metrics | None
     """On rank 0 alone."""
@@ -154,41 +135,46 @@ class Training:
     def __post_init__(self) -> None:
         self._device = torch.device(self.engine.device)
         self._student = self.job.student
-        self._answer_tokens = [sum(label != IGNORED for label in row["labels"]) for row in self.job.train]
-        self._lengths = [row["length"] for row in self.job.train]
         self._pace = _Pace()
 
     def run(self, position: Position) -> Position:
-        """Train up to the schedule's last step. StoppedError when told to stop: the position is saved."""
-        per_epoch, last = self.schedule.steps_per_epoch, self.schedule.total_steps
-        if 0 < position.step < last and position.step % per_epoch == 0:
+        """Train to the end of the course. StoppedError when told to stop."""
+        if self._was_left_unmeasured(position):
             self._validate(position)  # was saved between the end of an epoch and its validation
-        while position.step < last:
-            epoch, done = divmod(position.step, per_epoch)
-            steps = epoch_steps(self._lengths, self.schedule, seed=self.job.seed, epoch=epoch)
-            for rows in steps[done : last - epoch * per_epoch]:
-                self._step(position, rows)
-            self._validate(position)
+        while position.passes_seen < self.course.last:
+            before = self.course.epoch(position.passes_seen)
+            self._step(position, self.course.step(position.passes_seen))
+            if self.course.epoch(position.passes_seen) > before or position.passes_seen >= self.course.last:
+                self._validate(position)
         return position
 
-    def _step(self, position: Position, rows: Sequence[int]) -> None:
+    def _was_left_unmeasured(self, position: Position) -> bool:
+        """Whether the step before, which was saved, ended an epoch."""
+        if not 0 < position.passes_seen < self.course.last:
+            return False
+        return self.course.epoch(position.passes_seen) > self.course.epoch(position.passes_seen - self.course.per_step)
+
+    def _step(self, position: Position, passes: Sequence[Pass]) -> None:
+        rows = [row for one in passes for row in one]
         position.step += 1
+        position.passes_seen += len(passes)
         position.documents_seen += len(rows)
-        rate = learning_rate(position.step, self._student, self.schedule.total_steps)
+        rate = learning_rate(position.passes_seen / self.course.last, self._student, self.course.per_step / self.course.last)
         for group in self.engine.optimizer.param_groups:
             group["lr"] = rate
         started = time.monotonic()
-        loss_sum, stopping, stored = self._agree(self._forward_backward(rows))
+        loss_sum, stopping, stored = self._agree(self._forward_backward(passes))
         self.checkpoints.ranks_stored(stored)
         position.loss_sum += loss_sum
-        position.answer_tokens += sum(self._answer_tokens[row] for row in rows)
-        self._pace.tokens += sum(self._lengths[row] for row in rows)
-        if position.step % LOG_EVERY_STEPS == 0 or position.step == self.schedule.total_steps:
+        position.answer_tokens += sum(self.job.train.answers[row] for row in rows)
+        self._pace.tokens += sum(self.job.train.sizes[row] for row in rows)
+        ended = position.passes_seen >= self.course.last
+        if position.step % LOG_EVERY_STEPS == 0 or ended:
             self._log(position, rate)
         if stopping:
             # One of the ranks may have been told as early as at the start of this step.
             self._leave(position, self.job.grace_seconds - (time.monotonic() - started))
-        if position.step % self._student.checkpoint_every_steps == 0 and position.step < self.schedule.total_steps:
+        if position.step % self._student.checkpoint_every_steps == 0 and not ended:
             self._save(position)
 
     def _save(self, position: Position) -> None:
@@ -208,16 +194,14 @@ class Training:
             f"{self.checkpoints.save_seconds or 0:.0f} s; run it again to go on from step {self.checkpoints.saved_step}"
         )
 
-    def _forward_backward(self, rows: Sequence[int]) -> float:
+    def _forward_backward(self, passes: Sequence[Pass]) -> float:
         """One optimizer step; returns this rank's summed loss."""
-        ranks, accumulation = self.ranks, self._student.gradient_accumulation
-        answer_tokens = sum(self._answer_tokens[row] for row in rows)
-        # DeepSpeed takes the mean over ranks and micro-batches; this makes it the mean over all answer tokens of the step.
-        scale = ranks.world_size * accumulation / answer_tokens
+        answer_tokens = sum(self.job.train.answers[row] for one in passes for row in one)
+        # DeepSpeed takes the mean over ranks and passes; this makes it the mean over all answer tokens of the step.
+        scale = len(passes) / answer_tokens
         total = torch.zeros((), device=self._device)
-        for part in micro_batches(rows, rank=ranks.rank, world_size=ranks.world_size, accumulation=accumulation):
-            batch = self.collate([self.job.train[row] for row in part]).to(self._device)
-            loss = self.engine(batch.inputs, batch.labels)
+        for mine in passes[self.ranks.rank :: self.ranks.world_size]:
+            loss = self.engine(self.collate([self.job.train[row] for row in mine]).to(self._device))
             self.engine.backward(loss * scale)
             self.engine.step()
             total += loss.detach()
@@ -240,16 +224,16 @@ class Training:
             self.metrics.add(step=position.step, epoch=epoch, learning_rate=rate, loss=loss, **self._pace.take())
 
     def _epoch(self, position: Position) -> int:
-        """Counted from 1."""
-        return (position.step - 1) // self.schedule.steps_per_epoch + 1
+        """The one that the last step's last pass belongs to, counted from 1."""
+        return min(self.course.epoch(position.passes_seen - 1), len(self.course.ends) - 1) + 1
 
     def _validate(self, position: Position) -> None:
         """Measure on the validation split, and keep the weights if they are the best so far."""
         rows = self.job.validation
-        if not rows:
+        if not len(rows):
             return
         loss = mean_loss(self.engine, rows, self.ranks, self.collate, batch_size=self._student.batch_size)
-        asked = rows[: self._student.validation_samples]
+        asked = [rows[row] for row in range(min(len(rows), self._student.validation_samples))]
         score = field_f1(self.engine, asked, self.ranks, self.tokenizer, self.job.score) if asked and self.job.score else None
         self.measured = Measured(step=position.step, loss=loss, field_f1=score)
         if self.metrics:

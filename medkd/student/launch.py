@@ -87,6 +87,16 @@ def num_gpus() -> int:
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
+def gpu_bytes() -> int | None:
+    """Memory of this machine's smallest GPU; None where there is none."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return min(int(line) for line in answer.stdout.split()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
 def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> None:
     asked = False
     while process.poll() is None:

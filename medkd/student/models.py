@@ -11,8 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from medkd.config import StudentConfig
 from medkd.store.files import Store
+from medkd.student.batches import Batch
 from medkd.student.copying import start_copying
 from medkd.student.families import Family
+from medkd.student.packing import PACKING
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.tokens import new_config
 from medkd.student.weights import find_source
@@ -27,8 +29,9 @@ class AnswerLoss(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, inputs: dict[str, Any], labels: Tensor) -> Tensor:
-        """inputs, labels: as in `batches.Batch`."""
+    def forward(self, batch: Batch) -> Tensor:
+        PACKING.documents, PACKING.answers = batch.documents, batch.answers
+        inputs, labels = batch.inputs, batch.labels
         logits = self.model(**inputs, use_cache=False).logits
         return nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
 
@@ -45,7 +48,7 @@ def make_model(
     else:
         model = find_source(store, student, scratch).load(auto.from_pretrained, dtype=dtype)
     if student.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     return model
 
 
@@ -61,6 +64,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     decayed: list[Any] = []
     kept: list[Any] = []
     for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
         (decayed if parameter.dim() > 1 and id(parameter) not in embeddings else kept).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]

@@ -18,19 +18,23 @@ from medkd.errors import StoppedError
 from medkd.store import layout, manifests
 from medkd.store.files import Store
 from medkd.store.manifests import FileEntry
-from medkd.student.batches import collate
+from medkd.student import packing
+from medkd.student.batches import collate, pack
 from medkd.student.best import BestWeights
 from medkd.student.checkpoints import Checkpoints, delete_checkpoints
 from medkd.student.engine import Training, TrainingJob, device_of, join, make_engine, precision_of
 from medkd.student.export import Lineage, gather_weights, write_model
+from medkd.student.liger import use_liger
+from medkd.student.lora import add_lora, merge
 from medkd.student.measured import Measured
 from medkd.student.metrics import Metrics
 from medkd.student.models import make_model
-from medkd.student.order import schedule_of
+from medkd.student.order import course_of
 from medkd.student.position import Position
 from medkd.student.ranks import Ranks
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.tokens import tokens_folder
+from medkd.telemetry import event
 
 __all__ = ["Trained", "TrainingJob", "barrier", "delete_checkpoints", "joined", "train_student"]
 
@@ -43,6 +47,8 @@ class Trained:
     measured: Measured | None
     """The exported weights, on the validation split; None where there is none."""
     files: tuple[FileEntry, ...]
+    filled_share: float
+    """Tokens of documents among all that the passes had room for."""
 
 
 @contextmanager
@@ -79,19 +85,37 @@ def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.de
     with _first_of_machine(ranks):
         tokenizer = _fetch_tokenizer(store, job.student_name, ranks.folder)
         model = make_model(store, student, tokenizer, scratch=ranks.folder, seed=job.seed, dtype=dtype)
-    engine = make_engine(model, student, ranks, device, dtype)
-    checkpoints = Checkpoints(store, job.student_name, ranks, keep=student.keep_checkpoints, identity=_identity(job, ranks))
-    position = checkpoints.resume(engine)
-    schedule = schedule_of(student, rows=len(job.train), world_size=ranks.world_size)
+    packed = packing.install(model)
+    if student.liger_kernels:
+        use_liger(model, device.type)
+    trained = add_lora(model, student.lora) if student.lora else model
+    checkpoints = Checkpoints(
+        store, job.student_name, ranks, keep=student.keep_checkpoints, identity=_identity(job), zero_stage=student.zero_stage
+    )
+    found = checkpoints.find()
+    engine = make_engine(trained, student, ranks, device, dtype, universal=found is not None and found.universal)
+    position = checkpoints.resume(engine, found) if found else Position()
+    course = course_of(
+        student,
+        job.train.sizes,
+        job.train.files,
+        world_size=ranks.world_size,
+        seed=job.seed,
+        step=position.step,
+        passes_seen=position.passes_seen,
+    )
+    filled = course.filled_share(job.train.sizes)
+    if ranks.rank == 0:
+        event("order", passes=len(course.passes), tokens_per_pass=course.budget, filled_share=round(filled, 4), packed=packed)
     writes = ranks.rank == 0
-    metrics = Metrics(store, job.folder, resumed_step=position.step, total_steps=schedule.total_steps) if writes else None
+    metrics = Metrics(store, job.folder, resumed_step=position.step, total_steps=course.total_steps) if writes else None
     start = getattr(model.config, "decoder_start_token_id", None)
     training = Training(
         engine=engine,
         job=job,
         ranks=ranks,
-        schedule=schedule,
-        collate=partial(collate, family=tokenizer.family, pad=tokenizer.pad, start=start),
+        course=course,
+        collate=partial(pack if packed else collate, family=tokenizer.family, pad=tokenizer.pad, start=start),
         metrics=metrics,
         checkpoints=checkpoints,
         best=BestWeights(store, job.student_name, ranks, student.best_by),
@@ -103,7 +127,7 @@ def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.de
     files = _upload_model(store, model, gather_weights(engine), tokenizer, training, position)
     if metrics:
         metrics.write("finished")
-    return Trained(position=position, measured=training.best.best or training.measured, files=files)
+    return Trained(position=position, measured=training.best.best or training.measured, files=files, filled_share=filled)
 
 
 @contextmanager
@@ -123,9 +147,8 @@ def _fetch_tokenizer(store: Store, student_name: str, scratch: Path) -> StudentT
     return StudentTokenizer.load(local)
 
 
-def _identity(job: TrainingJob, ranks: Ranks) -> dict[str, Any]:
+def _identity(job: TrainingJob) -> dict[str, Any]:
     return {
-        "world_size": ranks.world_size,
         "config_hash": config_hash(job.student),
         "data_set_hash": job.data_set_hash,
         "seed": job.seed,
@@ -151,7 +174,10 @@ def _upload_model(
         measured=best.best or training.measured,
     )
     local = ranks.folder / "model"
-    write_model(model, best.weights(position.step) or weights, tokenizer, job.student, lineage, local)
+    chosen = best.weights(position.step) or weights
+    if job.student.lora:
+        chosen = merge(chosen, model, job.student.lora)
+    write_model(model, chosen, tokenizer, job.student, lineage, local)
     best.finish()
     uploaded = store.upload(local, model_folder(job.student_name))
     return tuple(manifests.entry(file.path, (local / Path(file.path).name).read_bytes()) for file in uploaded)

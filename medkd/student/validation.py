@@ -11,7 +11,9 @@ import torch.distributed as dist
 from medkd.records import Record
 from medkd.student.batches import Batch, attended, padded
 from medkd.student.families import IGNORED
+from medkd.student.packing import PACKING
 from medkd.student.ranks import Ranks
+from medkd.student.rows import TokenRows
 from medkd.student.tokenizer import StudentTokenizer
 
 Row = dict[str, Any]
@@ -19,21 +21,18 @@ Score = Callable[[Sequence[tuple[Record, Record | None]]], float]
 """Field F1 of predicted records (None: no valid record) beside the records they should be."""
 
 
-def mean_loss(
-    engine: Any, rows: Sequence[Row], ranks: Ranks, collate: Callable[[Sequence[Row]], Batch], *, batch_size: int
-) -> float:
+def mean_loss(engine: Any, rows: TokenRows, ranks: Ranks, collate: Callable[[Sequence[Row]], Batch], *, batch_size: int) -> float:
     """Nats per answer token over all rows. Called on all ranks together."""
-    order = sorted(range(len(rows)), key=lambda row: rows[row]["length"])
     # All ranks run the same number of forwards, as ZeRO-3 gathers parameters together; rows that fill up count nothing.
-    share = -(-len(order) // ranks.world_size)
-    mine = order[ranks.rank :: ranks.world_size]
+    share = -(-len(rows) // ranks.world_size)
+    mine = sorted(range(len(rows))[ranks.rank * share :][:share], key=rows.lengths.__getitem__)
     sums = torch.zeros(2, dtype=torch.float64, device=engine.device)
     engine.eval()
     with torch.no_grad():
         for start in range(0, share, batch_size):
             part = [rows[row] for row in mine[start : start + batch_size]]
-            batch = collate(part or [rows[order[0]]]).to(engine.device)
-            loss = engine(batch.inputs, batch.labels)
+            batch = collate(part or [rows[0]]).to(engine.device)
+            loss = engine(batch)
             if part:
                 sums += torch.stack([loss.double(), (batch.labels != IGNORED).sum().double()])
     engine.train()
@@ -63,6 +62,7 @@ def _answers(engine: Any, rows: Sequence[Row], tokenizer: StudentTokenizer) -> l
     """What the student writes, greedily."""
     causal = tokenizer.family.name == "causal"
     prompts = [_prompt_of(row, causal) for row in rows]
+    PACKING.documents = None
     with torch.no_grad():
         written = engine.module.model.generate(
             input_ids=padded(prompts, tokenizer.pad, left=causal).to(engine.device),

@@ -40,7 +40,7 @@ class Gang:
         for process in self.processes:
             _signal(process, signal.SIGTERM)
 
-    def wait(self, seconds: float = 300) -> list[int | None]:
+    def wait(self, seconds: float = 500) -> list[int | None]:
         """Exit codes by rank; -9 where it was killed."""
         deadline = time.monotonic() + seconds
         for process in self.processes:
@@ -76,7 +76,7 @@ def train_ranks(run: str, name: str, student: StudentConfig, ranks: int, scratch
     return start_ranks(run, name, student, ranks, scratch, **options).wait()
 
 
-def wait_until(found: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(found: Callable[[], bool], seconds: float = 400) -> None:
     """Poll until it is so."""
     deadline = time.monotonic() + seconds
     while not found():

@@ -57,6 +57,8 @@ def tiny_student(family: str, **changes: Any) -> StudentConfig:
         "batch_size": 3,
         "learning_rate": 5e-3,
         "num_epochs": 200,
+        "best_by": "last",
+        "validation_samples": 0,
         "architecture": {"family": family, "layers": 2, "width": 64, "heads": 2, "feed_forward": 128, "vocabulary": 500},
     }
     return StudentConfig.model_validate({**values, **changes})
