@@ -80,13 +80,15 @@ class Ledger:
         return dict(self._billed)
 
     def stats(self) -> dict[str, object]:
+        """All counts; may be asked for from another thread than the server's."""
+        billed = list(self._billed.values())  # a copy in one step, while the server goes on counting
         return {
             "requests": self.requests,
-            "billed_total": sum(self._billed.values()),
-            "billed_bodies": len(self._billed),
+            "billed_total": sum(billed),
+            "billed_bodies": len(billed),
             "billed_prompt_tokens": self._prompt_tokens,
             "billed_completion_tokens": self._completion_tokens,
-            "bodies_billed_more_than_once": sum(count > 1 for count in self._billed.values()),
+            "bodies_billed_more_than_once": sum(count > 1 for count in billed),
             "billed_after_a_good_answer": self._paid_twice,
             "answers": {str(status): count for status, count in sorted(self._statuses.items())},
             "peak_concurrency": self._peak,
