@@ -105,10 +105,13 @@ def _finished(store: Store, plan: Plan, manifest: Manifest) -> tuple[list[dict[s
 
 
 def _open(store: Store, plan: Plan, shard: int, priced: bool) -> tuple[list[dict[str, Any]], float, dict[str, str]]:
-    """The same of a shard that has not; imported conversations have no topic before it ends."""
+    """The same of a shard that has not; imported conversations have no topic before it ends.
+
+    What is in flight, or may have been sent since the last segment, counts as possibly spent: its process may be dead.
+    """
     replay = journal.replay_shard(store, shard, plan.hash)
     calls = list(replay.done.values())
-    possibly = replay.possibly_usd + sum(call["possibly_usd"] for call in calls)
+    possibly = replay.possibly_usd + replay.unanswered_usd + sum(call["possibly_usd"] for call in calls)
     possibly += lost_usd(store, shard, replay.chunks) if priced else 0.0
     return calls, possibly, {} if plan.source else _planned_topics(plan, calls)
 

@@ -23,9 +23,9 @@ from medkd.quality.splits import Split, split_of
 from medkd.quality.statistics import Statistics
 from medkd.records import RecordSchema
 from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
-from medkd.stages import gaps, standing
+from medkd.stages import gaps, standing, tallies
 from medkd.stages.lent import LentDataSet, all_rows, check_same
-from medkd.stages.plan import Plan, load_plan
+from medkd.stages.plan import load_plan
 from medkd.stages.sources import Shards, Source, files_of
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
@@ -98,8 +98,14 @@ def build_data_set(store: Store, lent: Sequence[LentDataSet] = ()) -> Manifest:
         "rejected": sum(shard.counts["rejected"] for shard in shards),
         "missing_shards": missing,
         "missing_samples": sum(len(plan.shard_range(shard, cut.num_shards)) for shard in missing),
-        "short_cells": _short_cells(plan, accepted),
         "runs": [{"data_set_hash": one.hash, "rows": one.num_rows} for one in sorted(lent, key=lambda one: one.hash)],
+        "short_cells": tallies.merged_short_cells(
+            [
+                *(shard.counts.get("short_cells", ()) for shard in shards),
+                *(tallies.lost_cells(plan, plan.shard_range(shard, cut.num_shards)) for shard in missing),
+            ]
+        ),
+        "acceptance": tallies.merged_groups(shard.counts.get("groups", {}) for shard in shards),
     }
     held_out = tuple(dict.fromkeys([*plan.held_out_topics, *(topic for one in lent for topic in one.held_out_topics)]))
     return write_data_set(
@@ -262,20 +268,3 @@ def _write_text(store: Store, path: str, text: str) -> FileEntry:
     data = text.encode()
     store.replace(path, data)
     return manifests.entry(path, data)
-
-
-def _short_cells(plan: Plan, accepted: Source) -> list[dict[str, Any]]:
-    """Cells with fewer accepted samples than planned."""
-    if plan.source:
-        return []
-    got = Counter((row["topic"], row["mood"]) for row in accepted.rows(("topic", "mood")))
-    rounds, rest = divmod(plan.total_samples, plan.num_cells)
-    planned = Counter({(topic, mood): rounds for topic in plan.topics for mood in plan.moods})
-    for index in range(plan.total_samples - rest, plan.total_samples):
-        spec = plan.spec(index, 0)
-        planned[spec.topic, spec.mood] += 1
-    return [
-        {"topic": cell[0], "mood": cell[1], "planned": planned[cell], "accepted": got[cell]}
-        for cell in planned
-        if got[cell] < planned[cell]
-    ]

@@ -15,6 +15,7 @@ from medkd.quality.scores import compare, total
 
 if TYPE_CHECKING:
     from medkd.records import RecordSchema
+    from medkd.stages.plan import Plan
     from medkd.stages.sample_steps import Ended, Row
 
 GROUPS = ("teacher", "topic", "mood")
@@ -67,6 +68,17 @@ def merged_short_cells(tables: Iterable[Sequence[Mapping[str, Any]]]) -> list[di
             reasons.setdefault(cell, Counter()).update(row["reasons"])
     totals = {**planned, **of_run}
     return [_short_cell(cell, totals[cell], totals[cell] - missing[cell], found) for cell, found in sorted(reasons.items())]
+
+
+def lost_cells(plan: Plan, indices: range) -> list[dict[str, Any]]:
+    """The table of a shard that the run goes on without; empty for imported conversations, whose topics only their files know."""
+    if plan.source:
+        return []
+    of_run, planned = plan.cells(), Counter(map(plan.cell, indices))
+    return [
+        {**_short_cell(cell, count, 0, Counter({"missing_shard": count})), "of_run": of_run[cell]}
+        for cell, count in sorted(planned.items())
+    ]
 
 
 def gold_agreement(endings: Iterable[Ended], schema: RecordSchema) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from medkd.simulator.server import Server
 from medkd.stages.plan import Plan
 from medkd.stages.progress import ShardReader
 from medkd.stages.sample_steps import Ended
-from medkd.stages.tallies import merged_groups, merged_short_cells, short_cells, shown_cells, tally
+from medkd.stages.tallies import lost_cells, merged_groups, merged_short_cells, short_cells, shown_cells, tally
 from medkd.store import tables
 from medkd.store.files import open_store
 from tests.generation import Worker, planned, simulated, start_simulator
@@ -80,6 +80,13 @@ def test_the_planned_cells_are_those_of_all_samples(samples: int) -> None:
         counted[spec.topic, spec.mood] = counted.get((spec.topic, spec.mood), 0) + 1
     assert plan.cells() == counted
     assert max(counted.values()) - min(counted.values()) <= 1
+
+
+def test_a_shard_that_is_missing_takes_its_cells_with_it() -> None:
+    plan, _ = planned(open_store("memory://lost"), config.load(None).teacher("simulator"), samples=12)
+    lost = merged_short_cells([lost_cells(plan, plan.shard_range(1, 4))])
+    assert sum(cell["planned"] - cell["accepted"] for cell in lost) == 3
+    assert all(cell["planned"] == 2 and list(cell["reasons"]) == ["missing_shard"] for cell in lost)
 
 
 def test_every_cell_ends_with_its_exact_count_or_stands_in_the_table() -> None:
