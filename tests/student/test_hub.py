@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from medkd.commands.plans import wanted_weights
 from medkd.commands.settings import check_hub_token
-from medkd.commands.stages import wanted_weights
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError, InputError, RefusedError, UnreachableError
 from medkd.records import PATIENT_RECORD
