@@ -77,10 +77,23 @@
 {{- end -}}
 {{- end }}
 
+{{/* Not empty where a teacher's model has a price: its own, or one of its table by name or by the beginning of names. */}}
+{{- define "medkd.teacherPrice" -}}
+{{- $model := toString .model -}}
+{{- $tables := list (.prices | default dict) -}}
+{{- range $name, $entry := .models | default dict -}}
+{{- if or (eq $name $model) (and (hasSuffix "*" $name) (hasPrefix (trimSuffix "*" $name) $model)) -}}
+{{- $tables = append $tables ($entry.prices | default dict) -}}
+{{- end -}}
+{{- end -}}
+{{- range $tables -}}
+{{- if or .input .output -}}priced{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{- define "medkd.checkAskedTeacher" -}}
 {{- $values := .root.Values.teacher -}}
-{{- $prices := .teacher.prices | default dict -}}
-{{- if and (kindIs "invalid" $values.budgetUsd) (or $prices.input $prices.output) -}}
+{{- if and (kindIs "invalid" $values.budgetUsd) (include "medkd.teacherPrice" .teacher) -}}
 {{- fail (printf "teacher.budgetUsd: missing; teacher %s has a price, so say what the run may cost at most in US dollars" .name) -}}
 {{- end -}}
 {{- if and (eq (.teacher.output_terms | default "open") "restricted") (not .teacher.terms_acknowledged) -}}
