@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medkd.quality.statistics import SPLITS
+
+_SHORT_SHOWN = 20
 
 
 def data_set_card(statistics: Mapping[str, Any]) -> str:
@@ -20,6 +22,8 @@ def data_set_card(statistics: Mapping[str, Any]) -> str:
     united = f"- With the data sets of other runs:\n{runs}" if runs else ""
     flags = ", ".join(f"{path} in {count:,}" for path, count in statistics["flagged"].items())
     flagged = f"- Flagged in `unsupported`, the conversation does not say it: {flags}.\n" if flags else ""
+    acceptance = "".join(_acceptance(by, statistics.get("acceptance", {}).get(by, {})) for by in ("teacher", "topic"))
+    short = _short_cells(statistics.get("short_cells", ()))
     repeated = duplicates.get("exact", 0) + duplicates.get("near", 0)
     return f"""---
 configs:
@@ -42,7 +46,45 @@ before that {statistics.get("rejected", 0):,} failed a check.
 {balance["mean"]:,} on average.
 {flagged}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
 - Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
-
+{acceptance}{short}
 Known limits: generated conversations are not real encounters, records are checked for support by the conversation and not by a
 clinician, and agreement with the teacher is not accuracy. Not for clinical decisions.
 """
+
+
+def _acceptance(by: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
+    """Acceptance and cost of the rows that this run generated; empty where it generated none."""
+    rows = "".join(
+        f"| {_cell(name)} | {found['tries']:,} | {found['accepted']:,} | {_percent(found['acceptance'])} "
+        f"| {_usd(found['cost_per_accepted_usd'])} |\n"
+        for name, found in groups.items()
+    )
+    head = f"\n| {by} | tries | accepted | acceptance | cost of an accepted row |\n| --- | --- | --- | --- | --- |\n"
+    return head + rows if rows else ""
+
+
+def _short_cells(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Topics and moods with fewer rows than planned, the largest gaps first."""
+    ordered = sorted(cells, key=lambda cell: (cell["accepted"] - cell["planned"], cell["topic"] or "", cell["mood"] or ""))
+    rows = "".join(
+        f"| {_cell(cell['topic'])} | {_cell(cell['mood'])} | {cell['planned']:,} | {cell['accepted']:,} "
+        f"| {', '.join(f'{reason} {count:,}' for reason, count in cell['reasons'].items())} |\n"
+        for cell in ordered[:_SHORT_SHOWN]
+    )
+    rest = len(ordered) - _SHORT_SHOWN
+    more = f"\n{rest:,} more are in `statistics.json`.\n" if rest > 0 else ""
+    head = "\n| short of the plan | mood | planned | accepted | reasons of rejected tries |\n| --- | --- | --- | --- | --- |\n"
+    return head + rows + more if rows else ""
+
+
+def _cell(name: str | None) -> str:
+    """A name in a Markdown table."""
+    return (name or "none").replace("|", "\\|")
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}%"
+
+
+def _usd(amount: float | None) -> str:
+    return "-" if amount is None else f"${amount:.6f}"

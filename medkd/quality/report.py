@@ -121,6 +121,18 @@ class CallRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupRow:
+    """What the tries of one teacher, topic or mood came to. None where nothing was tried, or accepted."""
+
+    kind: str
+    name: str
+    tries: int
+    accepted: int
+    acceptance: float | None
+    cost_per_accepted_usd: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Money:
     """possibly_usd: spent on attempts whose outcome nobody saw, an upper bound."""
 
@@ -129,6 +141,8 @@ class Money:
     possibly_usd: float
     accepted: int
     source: str
+    groups: tuple[GroupRow, ...] = ()
+    """By teacher, topic and mood, the least accepted of each kind first."""
 
     @property
     def per_accepted_usd(self) -> float:

@@ -24,6 +24,7 @@ from medkd.quality.report import (
     Evaluation,
     Example,
     Examples,
+    GroupRow,
     Money,
     Rejects,
     ReportData,
@@ -255,7 +256,25 @@ def _money(run: _Run) -> Money | None:
         possibly_usd=sum(shard.money.get("possibly_usd", 0.0) for shard in run.shards),
         accepted=run.count("accepted"),
         source=f"{_SHARDS}/calls.parquet, {_SHARDS}/manifest.json",
+        groups=_groups(run),
     )
+
+
+def _groups(run: _Run) -> tuple[GroupRow, ...]:
+    merged = tallies.merged_groups(shard.counts.get("groups", {}) for shard in run.shards)
+    rows = [
+        GroupRow(
+            kind=kind,
+            name=name or "none",
+            tries=found["tries"],
+            accepted=found["accepted"],
+            acceptance=found["acceptance"],
+            cost_per_accepted_usd=found["cost_per_accepted_usd"],
+        )
+        for kind, groups in merged.items()
+        for name, found in groups.items()
+    ]
+    return tuple(sorted(rows, key=lambda row: (tallies.GROUPS.index(row.kind), row.acceptance or 0.0, row.name)))
 
 
 def _call_row(step: str, calls: list[Row]) -> CallRow:

@@ -162,6 +162,15 @@ def test_held_out_topics_are_marked_and_short_cells_framed(run: Store) -> None:
     assert shown in Page(render(data)).text
 
 
+def test_acceptance_and_cost_of_an_accepted_row_are_added_up_over_shards(run: Store) -> None:
+    data = gather(run, STUDENT, written_at="now")
+    assert data.money
+    (row,) = data.money.groups
+    assert (row.kind, row.name, row.tries, row.accepted, row.acceptance) == ("teacher", "simulator", 240, 120, 0.5)
+    assert row.cost_per_accepted_usd == pytest.approx(0.6 / 120)
+    assert "teacher simulator 240 120 50.0% $0.005" in Page(render(data)).text
+
+
 def test_scores_against_a_teacher_are_not_called_accuracy(run: Store) -> None:
     data = gather(run, STUDENT, written_at="now")
     assert data.evaluation

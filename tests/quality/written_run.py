@@ -127,6 +127,9 @@ def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: r
             "rejected": len(rejected),
             "rejected_by_reason": reasons,
             "short_cells": [_SHORT_CELL] if shard == 0 else [],
+            "groups": {
+                "teacher": {"simulator": {"samples": len(rows), "accepted": len(rows), "tries": 2 * len(rows), "cost_usd": 0.3}}
+            },
         },
         money={"spent_usd": 0.0002 * len(calls), "possibly_usd": 0.0004},
     )

@@ -107,6 +107,9 @@ def test_the_card_and_the_statistics_say_what_the_rows_say(server: Server) -> No
     assert 0 < statistics["share_stated"]["patient_details.name"] <= 1
     card = store.read(f"{layout.DATASET}/README.md").decode()
     assert manifest.counts["data_set_hash"] in card and "path: train-*.parquet" in card
+    ((teacher, found),) = statistics["acceptance"]["teacher"].items()
+    assert f"| {teacher} | {found['tries']:,} | {found['accepted']:,} | {100 * found['acceptance']:.1f}% | $" in card
+    assert all(f"| {topic} | " in card for topic in statistics["acceptance"]["topic"])
 
 
 def test_an_export_and_its_import_give_the_rows_back(server: Server, tmp_path: Path) -> None:
