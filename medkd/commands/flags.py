@@ -106,8 +106,21 @@ def build_parser() -> argparse.ArgumentParser:
     purge.set_defaults(parallel=1)
     purge.add_argument("--yes", action="store_true", help="do not ask")
     purge.add_argument("--take-over", action="store_true", help="although somebody gave a sign of life a moment ago")
-    extract = verb("extract", tools.extract, "print the record of the conversation on standard input")
+    extract = verb("extract", tools.extract, "print the record of the conversation on standard input, or write those of files")
     extract.add_argument("--model", required=True, help="folder of a trained student")
+    extract.add_argument(
+        "--input",
+        action="append",
+        help="conversations: CSV, JSONL (also compressed), Parquet, or one .txt file each; file, folder or glob, at any URL that "
+        "fsspec opens; may be given again",
+    )
+    extract.add_argument("--output", help="with --input: JSON lines file to write, a line for each conversation")
+    extract.add_argument("--conversation-column", default="conversation", help="with --input: column of the text")
+    extract.add_argument("--id-column", help="with --input: column of the conversation's own id; else file and line")
+    extract.add_argument("--batch-size", type=_positive, default=32, help="with --input: conversations answered at once")
+    extract.add_argument("--usd-per-hour", type=_dollars, help="with --input: what this machine costs; prints money per 1,000")
+    extract.add_argument("--prefix", help="with --input: the run whose teacher's cost per 1,000 is printed beside the student's")
+    extract.add_argument("--storage-options", help="JSON object for the file system, for example an endpoint")
     _add_before(verb("preflight", plans.preflight, "check everything a run needs and say all that is wrong; pays one tiny call"))
     estimate = verb("estimate", plans.estimate, "calls, tokens, cost and hours of a run; asks nobody, pays nothing")
     _add_before(estimate, prefix_required=False)

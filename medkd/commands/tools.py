@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from medkd import config as configuration
-from medkd.commands.settings import load_configs, open_prefix, planned_teacher, process_name, teacher_client
+from medkd.commands.settings import load_configs, open_prefix, planned_teacher, process_name, storage_options, teacher_client
 from medkd.errors import ConfigError, MedkdError, UsageError
 
 
@@ -81,6 +81,8 @@ def purge(args: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def extract(args: argparse.Namespace, stop: threading.Event) -> int:
+    if args.input or args.output:
+        return _extract_files(args, stop)
     from medkd.records import PATIENT_RECORD
     from medkd.student.decode import Extractor
 
@@ -98,6 +100,38 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         print(result.raw_text)
         raise MedkdError("the model did not write a valid record; its raw text is above")
     print(json.dumps(result.record, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _extract_files(args: argparse.Namespace, stop: threading.Event) -> int:
+    """`--input` and `--output`: a line for each conversation of the files, then how fast that went and what it cost."""
+    if not (args.input and args.output):
+        raise UsageError("--input, --output: go together; name the conversations and the JSON lines file for their records")
+    from medkd.records import PATIENT_RECORD
+    from medkd.stages.extract import extract, teachers_price
+    from medkd.store.conversations import Columns, stream
+    from medkd.student.decode import Extractor
+
+    teacher = teachers_price(open_prefix(args, stop)) if args.prefix else None
+    options = {"s3": found} if (found := storage_options(args)) else {}
+    rows = stream(args.input, Columns(conversation=args.conversation_column, id=args.id_column), options, flag="--input")
+    extractor = Extractor.load(Path(args.model), PATIENT_RECORD)
+    done = extract(extractor, rows, Path(args.output), batch_size=args.batch_size, stop=stop)
+    others = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in done.outcomes.items() if why != "record")
+    print(f"{args.output}: {done.outcomes['record']:,} of {done.outcomes.total():,} with a record{others and f'; {others}'}")
+    print(
+        f"{done.per_second:,.2f} conversations a second on {extractor.places}, in batches of {args.batch_size}; each waits for "
+        f"its batch: p50 {done.within(0.5):,.2f} s, p95 {done.within(0.95):,.2f} s"
+    )
+    mine = done.usd_per_1000(args.usd_per_hour) if args.usd_per_hour else None
+    if mine is not None:
+        print(f"student: ${mine:,.4f} per 1,000 conversations, at ${args.usd_per_hour:,.2f} an hour and the machine never idle")
+    if teacher:
+        ratio = f", {teacher.usd_per_1000 / mine:,.1f} times the student's" if mine else ""
+        print(
+            f"teacher {teacher.teacher}: ${teacher.usd_per_1000:,.4f} per 1,000 records{ratio} (extraction calls "
+            f"of {args.prefix}, rejected ones included)"
+        )
     return 0
 
 

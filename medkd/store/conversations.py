@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from medkd.errors import ConfigError, InputError
@@ -107,6 +107,35 @@ def read(
         if first < stop and start < first + file.rows:
             yield from _read_part(file, columns, first, start, stop, options)
         first += file.rows
+
+
+def stream(
+    patterns: list[str], columns: Columns, options: Options = _NO_OPTIONS, *, flag: str = "--conversations"
+) -> Iterator[ImportedRow]:
+    """All rows behind paths or globs, read once and in the order of the files' paths; a `.txt` file is one conversation.
+
+    InputError at once where there is none, and later where a file cannot be read; ConfigError where one lacks a column.
+    """
+    paths = source_files.expand(patterns, options, flag=flag, kinds=source_files.WITH_TEXTS)
+    return (row for path in paths for row in _stream_file(path, columns, options))
+
+
+def _stream_file(path: str, columns: Columns, options: Options) -> Iterator[ImportedRow]:
+    if kind_of(path) == "txt":
+        texts = _raw_rows(path, Columns(conversation=columns.conversation), Start(), options)
+        yield from (replace(_row(path, raw, columns), source_id=path) for raw in texts if not isinstance(raw, list))
+        return
+    names: list[str] = []
+    for raw in _raw_rows(path, columns, Start(), options):
+        if not isinstance(raw, list):
+            yield _row(path, raw, columns)
+            continue
+        names += [name for name in raw if name not in names]
+        if kind_of(path) != "jsonl":
+            _check_columns(path, names, columns)
+    # As in a survey: keys of later JSON lines may differ from those of the first.
+    if names:
+        _check_columns(path, names, columns)
 
 
 class _Count:

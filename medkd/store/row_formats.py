@@ -147,7 +147,19 @@ def _cells(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | str]:
             yield f"a cell cannot be decoded ({type(error).__name__})"
 
 
-READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet}
+def read_text(file: BinaryIO, path: str, wanted: Sequence[str], start: Start) -> Iterator[list[str] | RawRow]:
+    """The whole file as one row, in the first of the wanted columns."""
+    data = file.read(MAX_ROW_BYTES + 1)
+    if len(data) > MAX_ROW_BYTES:
+        yield RawRow(1, 0, f"longer than {MAX_ROW_BYTES >> 20} MiB")
+        return
+    try:
+        yield RawRow(1, 0, {wanted[0]: data.decode("utf-8-sig")})
+    except UnicodeDecodeError:
+        yield RawRow(1, 0, "not UTF-8 text")
+
+
+READERS = {"csv": read_csv, "jsonl": read_jsonl, "parquet": read_parquet, "txt": read_text}
 
 
 class _TooLongError(Exception):

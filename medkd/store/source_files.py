@@ -18,6 +18,8 @@ from fsspec.implementations.local import LocalFileSystem
 from medkd.errors import InputError, UnreachableError
 
 KINDS = ("csv", "jsonl", "parquet")
+WITH_TEXTS = (*KINDS, "txt")
+"""Also files that are one conversation each."""
 COMPRESSIONS = ("gz", "bz2", "xz", "zst")
 # What is asked of a remote store at once: a part of a file costs little more than itself.
 _READ_BYTES = 1 << 20
@@ -26,8 +28,8 @@ Options = Mapping[str, Mapping[str, Any]]
 """Settings of fsspec's file systems by protocol, for example those of the run's own store."""
 
 
-def expand(patterns: list[str], options: Options) -> list[str]:
-    """The usable files behind paths, folders and globs, sorted by path; InputError naming a pattern that has none."""
+def expand(patterns: list[str], options: Options, *, flag: str = "--conversations", kinds: tuple[str, ...] = KINDS) -> list[str]:
+    """The files of those kinds behind paths, folders and globs, sorted by path; InputError naming a pattern that has none."""
     paths: set[str] = set()
     for pattern in patterns:
         chain = pattern.partition("::")[2]
@@ -37,26 +39,27 @@ def expand(patterns: list[str], options: Options) -> list[str]:
             matches = filesystem.glob(root) if is_glob else [root]
             if filesystem.isdir(root):
                 matches = filesystem.find(root)
-            for match in filter(kind_of, matches):
-                paths.add(filesystem.unstrip_protocol(match) + (f"::{chain}" if chain else ""))
+            for match in matches:
+                if kind_of(match) in kinds:
+                    paths.add(filesystem.unstrip_protocol(match) + (f"::{chain}" if chain else ""))
         except (ValueError, OSError, ImportError) as error:
-            raise InputError(f"--conversations {pattern}: {error}") from None
+            raise InputError(f"{flag} {pattern}: {error}") from None
         if not matches:
-            raise InputError(f"--conversations {pattern}: no such file")
-        if not any(kind_of(match) for match in matches):
+            raise InputError(f"{flag} {pattern}: no such file")
+        if not any(kind_of(match) in kinds for match in matches):
             raise InputError(
-                f"--conversations {pattern}: expected files ending in .csv, .jsonl or .parquet, "
-                f"the first two also with .{', .'.join(COMPRESSIONS)} behind"
+                f"{flag} {pattern}: expected files ending in .{', .'.join(kinds[:-1])} or .{kinds[-1]}, "
+                f"all but Parquet also with .{', .'.join(COMPRESSIONS)} behind"
             )
     return sorted(path.removeprefix("file://") for path in paths)
 
 
 def kind_of(path: str) -> str | None:
-    """csv, jsonl or parquet, by the name without its compression; None for any other file."""
+    """csv, jsonl, parquet or txt, by the name without its compression; None for any other file."""
     name = PurePosixPath(path.partition("::")[0].lower())
     if name.suffix[1:] in COMPRESSIONS and name.with_suffix("").suffix != ".parquet":
         name = name.with_suffix("")
-    return name.suffix[1:] if name.suffix[1:] in KINDS else None
+    return name.suffix[1:] if name.suffix[1:] in WITH_TEXTS else None
 
 
 @contextmanager

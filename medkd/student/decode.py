@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -35,6 +36,8 @@ class Extraction:
     """Tokens of the conversation; 0 where it does not fit."""
     cut: Reason | None
     """Why there is no whole answer: the conversation was not read, or the answer reached its limit before it ended."""
+    seconds: float = field(default=0.0, compare=False)
+    """From the start of its batch to the batch's end; 0 where the student was not asked."""
 
     @property
     def truncated(self) -> bool:
@@ -64,10 +67,25 @@ class Extractor:
         tokenizer = StudentTokenizer.load(folder, schema)
         return cls(AUTO_MODELS[tokenizer.family.name].from_pretrained(folder, dtype="auto"), tokenizer)
 
+    @property
+    def places(self) -> str:
+        """What the student runs on, in words."""
+        device = self._idle.queue[0].device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU with {torch.get_num_threads()} threads"
+        return name if self._copies == 1 else f"{self._copies} x {name}"
+
     def extract(
-        self, conversations: Sequence[str], *, batch_size: int = 32, max_answer_length: int | None = None
+        self,
+        conversations: Sequence[str],
+        *,
+        batch_size: int = 32,
+        max_answer_length: int | None = None,
+        on_batch: Callable[[int], None] | None = None,
     ) -> list[Extraction]:
-        """The records of the conversations, in their order. max_answer_length: tokens, the student's own limit where None."""
+        """The records of the conversations, in their order. max_answer_length: tokens, the student's own limit where None.
+
+        on_batch: called with the size of each batch that is answered; what it raises ends the work.
+        """
         found: dict[int, Extraction] = {}
         prompts: dict[int, list[int]] = {}
         for index, conversation in enumerate(conversations):
@@ -80,16 +98,24 @@ class Extractor:
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         with ThreadPoolExecutor(self._copies) as pool:
             written = pool.map(lambda batch: self._write([prompts[index] for index in batch], limit), batches)
-            for batch, answers in zip(batches, written, strict=True):
-                for index, (answer, logprobs) in zip(batch, answers, strict=True):
-                    found[index] = self._extraction(len(prompts[index]), answer, logprobs)
+            try:
+                for batch, (answers, seconds) in zip(batches, written, strict=True):
+                    for index, (answer, logprobs) in zip(batch, answers, strict=True):
+                        found[index] = self._extraction(len(prompts[index]), answer, logprobs, seconds)
+                    if on_batch:
+                        on_batch(len(batch))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         return [found[index] for index in range(len(conversations))]
 
-    def _write(self, prompts: list[list[int]], limit: int) -> list[tuple[list[int], list[float]]]:
-        """One batch's answers of at most `limit` tokens, their end not counted, from whichever copy of the model is idle."""
+    def _write(self, prompts: list[list[int]], limit: int) -> tuple[list[tuple[list[int], list[float]]], float]:
+        """One batch's answers of at most `limit` tokens, their end not counted, from whichever copy of the model is idle, and
+        how many seconds they took."""
         model = self._idle.get()
+        started = time.monotonic()
         try:
-            return self._generate(model, prompts, limit)
+            return self._generate(model, prompts, limit), time.monotonic() - started
         finally:
             self._idle.put(model)
 
@@ -113,7 +139,7 @@ class Extractor:
         answers = written[:, max(map(len, prompts)) if causal else 1 :].tolist()
         return list(zip(answers, certainty.logprobs(), strict=True))
 
-    def _extraction(self, length: int, answer: list[int], logprobs: list[float]) -> Extraction:
+    def _extraction(self, length: int, answer: list[int], logprobs: list[float], seconds: float) -> Extraction:
         ended = self.tokenizer.end in answer
         size = answer.index(self.tokenizer.end) if ended else len(answer)
         text = self.tokenizer.decode(answer[:size])
@@ -124,6 +150,7 @@ class Extractor:
             mean_logprob=sum(spoken) / len(spoken),
             length=length,
             cut=None if ended else "answer_too_long",
+            seconds=seconds,
         )
 
 

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from medkd.errors import ConfigError, InputError, MedkdError
-from medkd.store.conversations import Block, Columns, ImportedRow, SourceFile, read, survey
+from medkd.store.conversations import Block, Columns, ImportedRow, SourceFile, read, stream, survey
 from medkd.store.files import open_store
 from medkd.store.row_formats import MAX_ROW_BYTES
 
@@ -275,7 +275,7 @@ def test_a_file_outside_the_asked_rows_is_not_even_opened(tmp_path: Path) -> Non
     [
         ("absent.csv", r"absent\.csv: cannot be read \(No such file or directory\)"),
         ("*.csv", r"--conversations .*\*\.csv: no such file"),
-        ("notes.txt", "expected files ending in .csv, .jsonl or .parquet"),
+        ("notes.txt", "expected files ending in .csv, .jsonl or .parquet, all but Parquet also with .gz"),
         ("empty", "no such file"),
         ("nonsense://a.csv", "nonsense"),
     ],
@@ -288,6 +288,29 @@ def test_a_pattern_that_finds_nothing_is_an_input_error(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         survey([pattern], Columns())
+
+
+def test_a_stream_reads_all_kinds_in_the_order_of_paths_and_takes_a_text_file_for_one_conversation(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n7,"Doctor: Hi.\nPatient: Hello."\n8,\n')
+    write_jsonl(tmp_path / "b.jsonl", [{"text": TALK, "id": "x"}, "broken\n"])
+    pq.write_table(pa.table({"text": [TALK], "id": [3]}), tmp_path / "c.parquet")
+    (tmp_path / "d.txt").write_text(f"\ufeff{TALK}", encoding="utf-8")
+    (tmp_path / "e.txt.gz").write_bytes(gzip.compress(b"\xff\xfe"))
+    rows = list(stream([str(tmp_path)], Columns(conversation="text", id="id"), flag="--input"))
+    assert [row.source_id for row in rows] == [
+        *("7", "8", "x", f"{tmp_path}/b.jsonl:2", "3"),
+        *(f"{tmp_path}/d.txt", f"{tmp_path}/e.txt.gz"),
+    ]
+    assert [row.conversation for row in rows if row.problem is None] == ["Doctor: Hi.\nPatient: Hello.", TALK, TALK, TALK]
+    assert [row.problem for row in rows if row.problem] == [
+        f"{tmp_path}/a.csv:4: no conversation text",
+        f"{tmp_path}/b.jsonl:2: not a JSON object",
+        f"{tmp_path}/e.txt.gz:1: not UTF-8 text",
+    ]
+    with pytest.raises(ConfigError, match="--conversation-column: got 'talk', columns of"):
+        list(stream([str(tmp_path / "b.jsonl")], Columns(conversation="talk")))
+    with pytest.raises(InputError, match=r"^--input .*none: no such file"):
+        stream([f"{tmp_path}/*.none"], Columns(), flag="--input")
 
 
 def test_files_without_one_usable_row_are_an_input_error_with_the_first_reason(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from medkd.commands.flags import build_parser
+from medkd.errors import StoppedError
 from medkd.store import manifests
 from medkd.store.files import Store, open_store
 from tests.student.trained import prepare_tokens, rows, tiny_student, train
@@ -25,7 +27,9 @@ pytestmark = [pytest.mark.torch, pytest.mark.timeout(600)]
         ("llama", {"zero_stage": 3}),
     ],
 )
-def test_a_student_of_each_family_learns_five_records_by_heart(family: str, changes: dict[str, int], tmp_path: Path) -> None:
+def test_a_student_of_each_family_learns_five_records_by_heart(
+    family: str, changes: dict[str, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     from medkd.student.decode import Extractor
@@ -45,6 +49,37 @@ def test_a_student_of_each_family_learns_five_records_by_heart(family: str, chan
     extractions = Extractor.load(folder).extract([row["input"] for row in rows()])
     assert [extraction.record for extraction in extractions] == [json.loads(row["output"]) for row in rows()]
     assert not any(extraction.truncated for extraction in extractions)
+    _extract_from_files(tmp_path, folder)
+    assert "tiny.jsonl: 5 of 7 with a record; 1 conversation too long, 1 unusable row" in capsys.readouterr().out
+
+
+def _extract_from_files(scratch: Path, model: Path) -> None:
+    """The verb on a JSON lines file and a text: a line for each conversation, in their order."""
+    known = rows()
+    visits = scratch / "visits"
+    visits.mkdir()
+    lines = [{"key": "long", "input": "é" * 2000}, *({"key": row["sample_id"], "input": row["input"]} for row in known[:4])]
+    (visits / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"key": "empty", "input": ""}]))
+    (visits / "b.txt").write_text(known[4]["input"])
+    output = scratch / "out" / "tiny.jsonl"
+    flags = ["--conversation-column", "input", "--id-column", "key", "--batch-size", "2", "--usd-per-hour", "1"]
+    args = build_parser().parse_args(["extract", "--model", str(model), "--input", str(visits), "--output", str(output), *flags])
+    assert args.verb(args, threading.Event()) == 0
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    ids = ["long", *(row["sample_id"] for row in known[:4]), "empty", str(visits / "b.txt")]
+    assert [line["source_id"] for line in found] == ids
+    assert [line.get("problem") for line in found] == ["conversation_too_long", None, None, None, None, "unusable_row", None]
+    assert [line["record"] for line in found if line["record"]] == [json.loads(row["output"]) for row in known]
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StoppedError, match="no output was written"):
+        args.verb(
+            build_parser().parse_args(
+                ["extract", "--model", str(model), "--input", str(visits), "--output", f"{output}2", *flags]
+            ),
+            stop,
+        )
+    assert [path.name for path in output.parent.iterdir()] == ["tiny.jsonl"]
 
 
 def test_a_launcher_told_to_stop_saves_and_says_that_it_can_go_on(tmp_path: Path) -> None:
