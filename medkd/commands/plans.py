@@ -165,9 +165,13 @@ class _Checks:
         return f"{self.prefix.url} takes files, refuses a second create and deletes"
 
     def free_prefix(self) -> str:
+        from medkd.stages import ownership
         from medkd.stages import plan as planning
 
         planning.check_prefix(self.prefix, self.planned, num_shards=num_shards(self.args, self.planned))
+        if hasattr(self.args, "owner"):
+            # Stage plan is about to take it; a paid call would be a waste where it may not.
+            ownership.check_may_take(self.prefix, self.args.owner or process_name(), take_over=self.args.take_over)
         return "holds this run or none"
 
     def budget(self) -> str:

@@ -25,6 +25,13 @@ def check_free(store: Store) -> None:
         )
 
 
+def check_may_take(store: Store, owner: str, *, take_over: bool = False) -> None:
+    """ConfigError where another owner of the prefix gave a sign of life within ten minutes; nothing is written."""
+    there = _read(store)
+    if there is not None:
+        _check_same_or_gone(store, there, owner, take_over)
+
+
 def take(store: Store, owner: str, *, take_over: bool = False) -> None:
     """Become or stay the prefix's owner; ConfigError where another one gave a sign of life within ten minutes."""
     entry = _entry(owner)
@@ -34,12 +41,7 @@ def take(store: Store, owner: str, *, take_over: bool = False) -> None:
             return
         # None where it was released in between: then it is free.
         there = _read(store)
-    age = time.time() - there["at"]
-    if there["owner"] != owner and age < FRESH_SECONDS and not take_over and not _ended_here(there["owner"]):
-        raise ConfigError(
-            f"{store.url}: {there['owner']} works here (last sign {age:.0f} s ago); wait until it has ended, choose another "
-            "--prefix, or pass --take-over"
-        )
+    _check_same_or_gone(store, there, owner, take_over)
     store.replace(layout.OWNER, entry)
 
 
@@ -64,6 +66,15 @@ def release(store: Store, owner: str) -> None:
     there = _read(store)
     if there is not None and there["owner"] == owner:
         store.delete(layout.OWNER)
+
+
+def _check_same_or_gone(store: Store, there: dict[str, Any], owner: str, take_over: bool) -> None:
+    age = time.time() - there["at"]
+    if there["owner"] != owner and age < FRESH_SECONDS and not take_over and not _ended_here(there["owner"]):
+        raise ConfigError(
+            f"{store.url}: {there['owner']} works here (last sign {age:.0f} s ago); wait until it has ended, choose another "
+            "--prefix, or pass --take-over"
+        )
 
 
 def _read(store: Store) -> dict[str, Any] | None:

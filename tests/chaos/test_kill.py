@@ -46,7 +46,9 @@ def undisturbed(server: Server, folder: Path, seed: int) -> list[tuple[str, ...]
     return triples(store)
 
 
-@pytest.mark.parametrize("seed", [random.SystemRandom().randrange(10**6) for _ in range(10)], ids=lambda seed: f"seed-{seed}")
+@pytest.mark.parametrize(
+    "seed", [random.SystemRandom().randrange(10**6) for _ in range(10)], ids=[f"fresh-{number}" for number in range(10)]
+)
 def test_a_kill_at_a_random_moment_costs_at_most_what_was_in_flight(tmp_path: Path, seed: int) -> None:
     luck = random.Random(seed)
     with start_simulator() as server:

@@ -27,7 +27,9 @@ PRICES = Prices(input=1.0, output=4.0)
 SHIPPED = Path(__file__).parent.parent.parent / "configs" / "model_configs.json"
 
 
-@pytest.mark.parametrize("seed", [random.SystemRandom().randrange(10**6) for _ in range(2)], ids=lambda seed: f"seed-{seed}")
+@pytest.mark.parametrize(
+    "seed", [random.SystemRandom().randrange(10**6) for _ in range(2)], ids=[f"fresh-{number}" for number in range(2)]
+)
 def test_the_bill_lies_between_what_was_spent_and_what_was_possibly_spent_in_addition(tmp_path: Path, seed: int) -> None:
     luck = random.Random(seed)
     with start_simulator(

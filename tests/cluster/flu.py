@@ -89,6 +89,9 @@ def check_samples(store: Store, undisturbed: Store, plan: Plan) -> None:
 def check_money(space: Space, store: Store, plan: Plan, say: Say) -> None:
     """What the teacher billed is in the ledger, but for what the run itself says may be missing."""
     ledger = [float(str(row["cost_usd"])) for row in calls(store, plan)]
+    # What preflight pays, in stage plan and in `helm test`, is booked beside the shards' ledgers.
+    booked = [json.loads(store.read(file.path)) for file in store.list_files(layout.PREFLIGHT)]
+    ledger += [float(entry["spent_usd"]) for entry in booked]
     possibly, billed = possibly_usd(store, plan), space.teacher("/stats")["billed_total"]
     others = billed - len(ledger)
     say(f"billed {billed} calls, {len(ledger)} in the ledger: ${sum(ledger):.4f}; the {others} others possibly ${possibly:.4f}")
