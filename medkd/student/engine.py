@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NoReturn
@@ -28,7 +28,7 @@ from medkd.student.best import BestWeights
 from medkd.student.checkpoints import Checkpoints
 from medkd.student.deepspeed_config import deepspeed_config
 from medkd.student.measured import Measured
-from medkd.student.metrics import Metrics
+from medkd.student.metrics import PARTS, Metrics
 from medkd.student.models import AnswerLoss, parameter_groups
 from medkd.student.order import Course, Pass, learning_rate
 from medkd.student.position import Position
@@ -135,7 +135,7 @@ class Training:
     def __post_init__(self) -> None:
         self._device = torch.device(self.engine.device)
         self._student = self.job.student
-        self._pace = _Pace()
+        self._pace = _Pace(self._device)
 
     def run(self, position: Position) -> Position:
         """Train to the end of the course. StoppedError when told to stop."""
@@ -181,7 +181,8 @@ class Training:
         """Save the position, and before that all lines that lead to it: a resumed training does not write them again."""
         if self.metrics:
             self.metrics.write("training")
-        self.checkpoints.save(self.engine, position)
+        with self._pace.part("checkpoint"):
+            self.checkpoints.save(self.engine, position)
 
     def _leave(self, position: Position, seconds: float) -> NoReturn:
         """Save as far as that fits into so many seconds, and raise StoppedError in any case."""
@@ -201,9 +202,14 @@ class Training:
         scale = len(passes) / answer_tokens
         total = torch.zeros((), device=self._device)
         for mine in passes[self.ranks.rank :: self.ranks.world_size]:
-            loss = self.engine(self.collate([self.job.train[row] for row in mine]).to(self._device))
-            self.engine.backward(loss * scale)
-            self.engine.step()
+            with self._pace.part("data"):
+                batch = self.collate([self.job.train[row] for row in mine]).to(self._device)
+            with self._pace.part("forward"):
+                loss = self.engine(batch)
+            with self._pace.part("backward"):
+                self.engine.backward(loss * scale)
+            with self._pace.part("optimizer"):
+                self.engine.step()
             total += loss.detach()
         return total.item()
 
@@ -243,14 +249,27 @@ class Training:
 
 
 class _Pace:
-    """Useful tokens (no padding) and wall clock since the last line of metrics."""
+    """Useful tokens (no padding) and wall clock since the last line of metrics, and what of it went to which part on this rank.
 
-    def __init__(self) -> None:
+    Of forward, backward and optimizer the clock sees on a GPU only the launching: there they are left out.
+    """
+
+    def __init__(self, device: torch.device) -> None:
         self.tokens = 0
+        self._parts = ("data", "checkpoint") if device.type == "cuda" else PARTS
+        self._spent = dict.fromkeys(PARTS, 0.0)
         self._clock = time.monotonic()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._spent[name] += time.monotonic() - started
 
     def take(self) -> dict[str, float]:
         now = time.monotonic()
         seconds, tokens = now - self._clock, self.tokens
         self._clock, self.tokens = now, 0
-        return {"tokens_per_second": round(tokens / seconds, 1), "seconds": round(seconds, 3)}
+        spent = {f"{part}_seconds": round(self._spent[part], 4) for part in self._parts}
+        self._spent = dict.fromkeys(PARTS, 0.0)
+        return {"tokens_per_second": round(tokens / seconds, 1), "seconds": round(seconds, 3), **spent}

@@ -105,10 +105,12 @@ def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.de
         passes_seen=position.passes_seen,
     )
     filled = course.filled_share(job.train.sizes)
+    metrics = None
     if ranks.rank == 0:
         event("order", passes=len(course.passes), tokens_per_pass=course.budget, filled_share=round(filled, 4), packed=packed)
-    writes = ranks.rank == 0
-    metrics = Metrics(store, job.folder, resumed_step=position.step, total_steps=course.total_steps) if writes else None
+        metrics = Metrics(
+            store, job.folder, student_name=job.student_name, resumed_step=position.step, total_steps=course.total_steps
+        )
     start = getattr(model.config, "decoder_start_token_id", None)
     training = Training(
         engine=engine,

@@ -50,6 +50,11 @@ def test_a_student_of_each_family_learns_five_records_by_heart(
     assert [extraction.record for extraction in extractions] == [json.loads(row["output"]) for row in rows()]
     assert not any(extraction.truncated for extraction in extractions)
     _extract_from_files(tmp_path, folder)
+    for line in map(json.loads, store.read("students/tiny/train/metrics.jsonl").splitlines()):
+        spent = [seconds for name, seconds in line.items() if name.endswith("_seconds")]
+        assert bool(spent) == ("seconds" in line)
+        assert not spent or (min(spent) >= 0 and 0 < sum(spent) <= line["seconds"] + 0.1)
+    assert b'part="data"' in store.read("students/tiny/train/metrics.prom")
     assert "tiny.jsonl: 5 of 7 with a record; 1 conversation too long, 1 unusable row" in capsys.readouterr().out
 
 

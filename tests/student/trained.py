@@ -85,4 +85,4 @@ def train(folder: Path, name: str, student: StudentConfig, *, ranks: int = 2, st
 def metrics(store: Store, name: str) -> list[dict[str, Any]]:
     """The lines of a training's metrics, without what was timed."""
     lines = [json.loads(line) for line in store.read(f"students/{name}/train/metrics.jsonl").splitlines()]
-    return [{key: line[key] for key in line if key not in ("tokens_per_second", "seconds")} for line in lines]
+    return [{key: line[key] for key in line if not key.endswith("second") and not key.endswith("seconds")} for line in lines]
