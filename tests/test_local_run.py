@@ -132,4 +132,6 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
     assert "tiny-gpt2" in page
     for student in ("tiny-t5", "tiny-gpt2"):
         scores = json.loads((prefix / "students" / student / "evaluate" / "scores.json").read_text())
+        card = (prefix / "students" / student / "model" / "README.md").read_text()
+        assert "Verdict: **no bar set**." in card and f"{scores['intervals']['student']['low']:.3f} to" in card
         assert scores["num_samples"] > 0 and set(scores["scores"]) == {"student", "untrained", "constant", "lexicon"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medkd.commands.settings import open_prefix
-from medkd.errors import ConfigError, MedkdError, UsageError
+from medkd.errors import BelowBarError, ConfigError, MedkdError, UsageError
 
 # What `wait` leaves with.
 COMPLETE, FAILED, NOT_YET = 0, 1, 2
@@ -148,7 +148,10 @@ def retry(args: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def results(args: argparse.Namespace, stop: threading.Event) -> int:
-    """Copy report, scores or model of a run to a local folder."""
+    """Copy report, scores or model of a run to a local folder; of a student below its bar only what says why."""
+    from medkd.stages.handover import check_handed_on, evaluation_in
+    from medkd.store.layout import student_evaluation
+
     if not args.prefix:
         _take_prefix(args, stop)
     if args.prefix.startswith("memory:"):
@@ -156,13 +159,19 @@ def results(args: argparse.Namespace, stop: threading.Event) -> int:
     try:
         store = open_prefix(args, stop)
         store.patience_seconds = 10.0
-        for what in args.what:
+        said = evaluation_in(store, args.student) if "model" in args.what and not args.below_bar else None
+        # What says why a student is refused comes first.
+        for what in sorted(args.what, key=lambda what: what == "model"):
+            if what == "model":
+                check_handed_on(said, f"{store.url}/{student_evaluation(args.student)}")
             folder = _RESULTS[what].format(student=args.student)
             target = Path(args.output) / what
             store.download(folder, target)
             if not target.exists():
                 raise ConfigError(f"{store.url}/{folder}: nothing there yet; kubectl medkd status says how far the run is")
             print(f"{what}: {target}")
+    except BelowBarError:
+        raise
     except MedkdError as error:
         hint = f". {_OWN_CREDENTIALS}" if args.prefix.startswith("s3:") else ""
         raise type(error)(f"{error}{hint}") from error

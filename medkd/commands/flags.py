@@ -121,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("--usd-per-hour", type=_dollars, help="with --input: what this machine costs; prints money per 1,000")
     extract.add_argument("--prefix", help="with --input: the run whose teacher's cost per 1,000 is printed beside the student's")
     extract.add_argument("--storage-options", help="JSON object for the file system, for example an endpoint")
+    _add_below_bar(extract)
     _add_before(verb("preflight", plans.preflight, "check everything a run needs and say all that is wrong; pays one tiny call"))
     estimate = verb("estimate", plans.estimate, "calls, tokens, cost and hours of a run; asks nobody, pays nothing")
     _add_before(estimate, prefix_required=False)
@@ -272,7 +273,12 @@ def _add_cluster_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     results.add_argument("--student", help="else the one that the run trains")
     results.add_argument("--what", nargs="+", choices=("report", "scores", "model"), default=["report", "scores", "model"])
     results.add_argument("--output", default="results", help="folder to copy to")
+    _add_below_bar(results)
     _add_driver(verb("driver", cluster.driver, "release a run's stages on the cluster and say how it is; runs in a pod"))
+
+
+def _add_below_bar(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--below-bar", action="store_true", help="take the student even if it misses a bar of `bars.evaluate`")
 
 
 def _add_run_of_cluster(parser: argparse.ArgumentParser) -> None:

@@ -188,9 +188,16 @@ def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
     code = _launch(args, stop)
     if code:
         return code
-    store.download(f"{layout.student_folder(args.student)}/model", Path(args.output_dir))
+    folder = f"{layout.student_folder(args.student)}/model"
+    store.download(folder, Path(args.output_dir))
     print(f"model: {args.output_dir}")
-    return evaluate(args, stop) if args.evaluate else 0
+    if not args.evaluate:
+        return 0
+    try:
+        return evaluate(args, stop)
+    finally:
+        # Card and verdict are written by now, and belong to the model also where it is below a bar.
+        store.download(folder, Path(args.output_dir))
 
 
 def _launch(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -234,7 +241,10 @@ def evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
     )
     print(f"report: {store.url}/{write_report(store, args.student)}")
     if not scores["bars"]["passed"]:
-        raise BelowBarError(f"student {args.student}: below a bar of the configuration: {shortfalls(scores['bars'])}")
+        raise BelowBarError(
+            f"student {args.student}: below a bar of the configuration: {shortfalls(scores['bars'])}. "
+            "It is not handed on; extract and results take it with --below-bar"
+        )
     return 0
 
 

@@ -81,6 +81,12 @@ def purge(args: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def extract(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.stages.handover import check_handed_on
+    from medkd.store.layout import EVALUATION_FILE
+
+    said = Path(args.model, EVALUATION_FILE)
+    if said.exists() and not args.below_bar:
+        check_handed_on(said.read_bytes(), str(said))
     if args.input or args.output:
         return _extract_files(args, stop)
     from medkd.records import PATIENT_RECORD

@@ -55,6 +55,13 @@ def shortfalls(verdict: Mapping[str, Any]) -> str:
     return "; ".join(f"{check['what']}: got {check['got']:.4g}, the bar is {check['bar']:.4g}" for check in missed)
 
 
+def verdict_words(verdict: Mapping[str, Any]) -> str:
+    """A verdict in a few words; `no bar set` where nothing was asked."""
+    if not verdict["checks"]:
+        return "no bar set"
+    return "passed" if verdict["passed"] else "below its bar"
+
+
 def _at_least(what: str, bar: float, got: float) -> dict[str, Any]:
     return {"what": what, "bar": bar, "got": got, "passed": got >= bar}
 

@@ -28,6 +28,7 @@ from medkd.quality.schema import InvalidRecord, parse_record
 from medkd.quality.scores import Comparison, compare, total
 from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
 from medkd.samples import conversation_sha256
+from medkd.stages.handover import write_evaluation
 from medkd.stages.prepare import read_splits
 from medkd.stages.train import train_manifest_path
 from medkd.store import layout, manifests, tables
@@ -363,6 +364,7 @@ def _publish(
     predictions: list[Row],
 ) -> None:
     folder = evaluate_folder(student_name)
+    write_evaluation(store, student_name, trained, summary)
     data = (json.dumps(summary, indent=1) + "\n").encode()
     store.replace(f"{folder}/scores.json", data)
     files = (

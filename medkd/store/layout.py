@@ -18,6 +18,7 @@ DATASET_MANIFEST = f"{DATASET}/manifest.json"
 PARTS = (PLAN, PLAN_MANIFEST, "layout.json", OWNER, CONTROL, BUDGET, GENERATE, DATASET, "students", "weights", "report", LOGS)
 """What a run writes right below its prefix."""
 DATASET_BARS = f"{DATASET}/bars.json"
+EVALUATION_FILE = "evaluation.json"
 SPLITS = ("train", "validation", "test")
 
 
@@ -65,6 +66,11 @@ def dataset_part(split: str, number: int) -> str:
 def student_folder(student: str) -> str:
     """Holds tokens/, checkpoints/, model/ and evaluate/ of one student."""
     return f"students/{student}"
+
+
+def student_evaluation(student: str) -> str:
+    """Scores and verdict, in the model's folder so that they go where the model goes."""
+    return f"{student_folder(student)}/model/{EVALUATION_FILE}"
 
 
 def weights_folder(model: str, revision: str) -> str:

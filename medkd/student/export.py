@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from medkd.config import StudentConfig
+from medkd.student.card import CARD_FILE, unscored
 from medkd.student.measured import Measured
 from medkd.student.tokenizer import StudentTokenizer
 
@@ -46,7 +47,7 @@ def write_model(
     model.generation_config = _generation_config(model, tokenizer, student)
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save(folder)
-    (folder / "README.md").write_text(_card(student, tokenizer, lineage), encoding="utf-8")
+    (folder / CARD_FILE).write_text(unscored(_card(student, tokenizer, lineage)), encoding="utf-8")
 
 
 def _generation_config(model: Any, tokenizer: StudentTokenizer, student: StudentConfig) -> GenerationConfig:

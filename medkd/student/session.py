@@ -21,6 +21,7 @@ from medkd.store.manifests import FileEntry
 from medkd.student import packing
 from medkd.student.batches import collate, pack
 from medkd.student.best import BestWeights
+from medkd.student.card import CARD_FILE
 from medkd.student.checkpoints import Checkpoints, delete_checkpoints
 from medkd.student.engine import Training, TrainingJob, device_of, join, make_engine, precision_of
 from medkd.student.export import Lineage, gather_weights, write_model
@@ -160,7 +161,10 @@ def _identity(job: TrainingJob) -> dict[str, Any]:
 def _upload_model(
     store: Store, model: Any, weights: dict[str, Any] | None, tokenizer: StudentTokenizer, training: Training, position: Position
 ) -> tuple[FileEntry, ...]:
-    """Write and upload the best weights (`weights` where those of the last step are) on rank 0; returns the files."""
+    """Write and upload the best weights (`weights` where those of the last step are) on rank 0.
+
+    Returns the files, without the card: stage evaluate writes its end.
+    """
     job, ranks, best = training.job, training.ranks, training.best
     if ranks.rank != 0 or weights is None:
         return ()
@@ -181,7 +185,9 @@ def _upload_model(
         chosen = merge(chosen, model, job.student.lora)
     write_model(model, chosen, tokenizer, job.student, lineage, local)
     best.finish()
-    uploaded = store.upload(local, model_folder(job.student_name))
+    # What was said of the model that lay there before does not hold for this one.
+    store.delete(layout.student_evaluation(job.student_name))
+    uploaded = [file for file in store.upload(local, model_folder(job.student_name)) if Path(file.path).name != CARD_FILE]
     return tuple(manifests.entry(file.path, (local / Path(file.path).name).read_bytes()) for file in uploaded)
 
 

@@ -21,8 +21,9 @@ from medkd.cluster.metrics import metrics
 from medkd.cluster.screen import duration, screen
 from medkd.cluster.web import Web
 from medkd.errors import ConfigError
+from medkd.store import layout
 from medkd.store.files import open_store
-from tests.cluster_driver.conftest import FULL, RUN, connect, write_student_part
+from tests.cluster_driver.conftest import FULL, RUN, STUDENT, connect, write_student_part
 from tests.cluster_driver.fake_api import NAMESPACE, FakeApi, ended, job, pod
 
 pytestmark = [pytest.mark.driver, pytest.mark.timeout(300)]
@@ -201,6 +202,24 @@ def test_results_are_copied_from_the_run_s_store(api: FakeApi, tmp_path: Path) -
     assert (tmp_path / "out" / "model" / "data.bin").read_bytes() == b"data"
     early = medkd(api, tmp_path, "results", RUN, "--what", "report", "--output", str(tmp_path / "out"))
     assert early.returncode == 78 and "nothing there yet" in early.stderr
+
+
+def test_a_student_below_its_bar_is_not_among_the_results_unless_asked_for(api: FakeApi, tmp_path: Path) -> None:
+    api.install(FULL, RUN)
+    store = open_store(str(tmp_path / "run"))
+    write_student_part(store, "model")
+    write_student_part(store, "evaluate")
+    checks = [{"what": "micro.f1", "bar": 0.8, "got": 0.71, "passed": False}]
+    said = {"format": 1, "student": STUDENT, "bars": {"passed": False, "checks": checks}}
+    store.replace(layout.student_evaluation(STUDENT), json.dumps(said).encode())
+    publish(api, some_board(prefix=str(tmp_path / "run")))
+    line = ["results", RUN, "--what", "model", "scores", "--output", str(tmp_path / "out")]
+    refused = medkd(api, tmp_path, *line)
+    assert refused.returncode == 79, refused.stderr
+    assert "micro.f1: got 0.71, the bar is 0.8" in refused.stderr and "--below-bar" in refused.stderr
+    assert (tmp_path / "out" / "scores" / "data.bin").exists() and not (tmp_path / "out" / "model").exists()
+    assert medkd(api, tmp_path, *line, "--below-bar").returncode == 0
+    assert (tmp_path / "out" / "model" / "evaluation.json").exists()
 
 
 def test_boards_survive_publishing_and_unreadable_ones_count_as_none() -> None:

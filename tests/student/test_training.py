@@ -42,6 +42,9 @@ def test_a_student_of_each_family_learns_five_records_by_heart(
     manifest = manifests.require(store, "students/tiny/train/manifest.json", "train")
     assert manifests.missing_files(store, manifest, "students/tiny/model") == []
     assert store.list_files("students/tiny/checkpoints") == []
+    # Stage evaluate writes the card's end.
+    assert not [file.path for file in manifest.files if file.path.endswith("README.md")]
+    assert store.read("students/tiny/model/README.md").decode().endswith("## Scores\n\nNot evaluated yet.\n")
     folder = tmp_path / "run/students/tiny/model"
     auto = AutoModelForSeq2SeqLM if family == "t5" else AutoModelForCausalLM
     assert auto.from_pretrained(folder).config.model_type == family
