@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from medkd.config import ModelConfigs, StudentConfig, config_hash
 from medkd.errors import ConfigError, MedkdError, StoppedError
-from medkd.stages import control, ownership, standing, tallies
+from medkd.stages import control, ownership, progress, standing, tallies
 from medkd.stages.generate import shard_states
 from medkd.stages.plan import Layout, load_plan
 from medkd.stages.prepare import tokens_manifest_path
@@ -78,6 +78,8 @@ def run(store: Store, configs: ModelConfigs, options: RunOptions, stop: threadin
         local_run.end_processes()
         ownership.release(store, options.owner)
     where = Path(store.root, layout.REPORT).resolve() if isinstance(store, LocalStore) else f"{store.url}/{layout.REPORT}"
+    if verdict := progress.verdict(store, options.student):
+        print(f"\nstudent {options.student}: {verdict}", end="")
     print(f"\nrun complete in {local_run.elapsed}. Open the report: {where}")
     return 0
 

@@ -122,6 +122,7 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
         output, errors = first.communicate(timeout=200)
         assert first.returncode == 0, errors + "".join(log.read_text()[-2000:] for log in prefix.glob("logs/*.log"))
         assert output.splitlines()[-1].endswith("report/index.html")
+        assert "student tiny-t5: no bar set" in output
         calls = server.counters.stats()["billed_total"]
         second = run_command(prefix, server, "--config", str(config), "--student", "tiny-gpt2")
         output, errors = second.communicate(timeout=200)

@@ -69,6 +69,8 @@ class Board:
     last_progress_at: float | None = None
     short_cells: tuple[str, ...] = ()
     """Cells that fell short, in words, the largest gaps first; at most so many as fit a screen."""
+    verdict: str = ""
+    """Whether the student clears its bars, in words; empty before it is evaluated."""
     gaps: str = ""
     """Shards that the run goes on without, as an index set."""
     failure: str = ""

@@ -68,6 +68,8 @@ def _figures(board: Board, now: float) -> Iterator[str]:
         yield f"money     ${money['spent_usd']:.2f} spent, possibly ${money['possibly_usd']:.2f} more{estimate}"
     if board.training:
         yield f"training  {', '.join(stage_words(board, stage) for stage in board.stages if stage.name == 'train')}"
+    if board.verdict:
+        yield f"verdict   {board.student}: {board.verdict}"
     if board.parked_until and board.parked_until > now:
         yield f"parked    until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(board.parked_until))} UTC, as the teacher asked"
     if board.eta_seconds is not None and board.current:

@@ -225,7 +225,7 @@ def _train_rank(args: argparse.Namespace, stop: threading.Event) -> int:
 
 
 def evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
-    from medkd.quality.bars import shortfalls
+    from medkd.quality.verdicts import shortfalls
     from medkd.stages.evaluate import evaluate
     from medkd.stages.report import write_report
 

@@ -49,6 +49,7 @@ def compose(
         parked_until=generation.parked_until if generation else None,
         last_progress_at=_newest(generation.last_at if generation else None, training.at if training else None),
         short_cells=shown_cells(generation.short_cells) if generation else (),
+        verdict=watch.verdict,
         gaps=index_set(gaps),
         failure=failure,
         problems=problems,

@@ -39,6 +39,8 @@ class Watch:
     def __init__(self, store: Store, cluster: Cluster, options: DriverOptions, diary: Diary) -> None:
         self.generation: progress.Generation | None = None
         self.training: progress.Training | None = None
+        self.verdict = ""
+        """On the student, in words; empty before stage evaluate has ended."""
         self.problems: list[Problem] = []
         """Of the stage that is next."""
         self._store = store
@@ -78,6 +80,8 @@ class Watch:
             self._steer(generate)
         if stage in ("train", "evaluate", ""):
             self.training = progress.training(self._store, self._options.student)
+        if states["evaluate"].phase in ("succeeded", "failed"):
+            self.verdict = progress.verdict(self._store, self._options.student)
 
     def read_shards(self, generate: JobState) -> None:
         """Bring the figures of stage generate up to date."""

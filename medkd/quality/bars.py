@@ -49,19 +49,6 @@ def judge_data_set(bars: DataSetBars, statistics: Mapping[str, Any]) -> dict[str
     return _verdict(checks)
 
 
-def shortfalls(verdict: Mapping[str, Any]) -> str:
-    """The checks that were missed, in words."""
-    missed = [check for check in verdict["checks"] if not check["passed"]]
-    return "; ".join(f"{check['what']}: got {check['got']:.4g}, the bar is {check['bar']:.4g}" for check in missed)
-
-
-def verdict_words(verdict: Mapping[str, Any]) -> str:
-    """A verdict in a few words; `no bar set` where nothing was asked."""
-    if not verdict["checks"]:
-        return "no bar set"
-    return "passed" if verdict["passed"] else "below its bar"
-
-
 def _at_least(what: str, bar: float, got: float) -> dict[str, Any]:
     return {"what": what, "bar": bar, "got": got, "passed": got >= bar}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medkd.quality.bars import verdict_words
 from medkd.quality.report import MODEL_TITLES, REFERENCES
+from medkd.quality.verdicts import verdict_words
 
 
 def scores_section(scores: Mapping[str, Any]) -> str:

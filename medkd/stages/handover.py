@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from medkd.errors import BelowBarError, InputError
-from medkd.quality.bars import shortfalls
 from medkd.quality.model_card import scores_section
+from medkd.quality.verdicts import shortfalls
 from medkd.store import layout
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest

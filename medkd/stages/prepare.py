@@ -16,11 +16,12 @@ from typing import Any
 
 from medkd.config import DataSetBars, StudentConfig, config_hash
 from medkd.errors import BelowBarError, InputError
-from medkd.quality.bars import judge_data_set, shortfalls
+from medkd.quality.bars import judge_data_set
 from medkd.quality.card import data_set_card
 from medkd.quality.duplicates import DuplicateFinder
 from medkd.quality.splits import Split, split_of
 from medkd.quality.statistics import Statistics
+from medkd.quality.verdicts import shortfalls
 from medkd.records import RecordSchema
 from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
 from medkd.stages import gaps, standing, tallies

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medkd.quality.verdicts import verdict_line
 from medkd.stages import standing
 from medkd.stages.tallies import merged_short_cells
 from medkd.store import layout
@@ -126,6 +127,14 @@ class ShardReader:
             parked_until=max((state["parked_until"] or 0.0 for state in parked), default=0.0) or None,
             last_at=max((state["at"] for state in at_work), default=None),
         )
+
+
+def verdict(store: Store, student: str) -> str:
+    """Whether a student clears its bars, in words; empty where it has not been evaluated."""
+    try:
+        return verdict_line(json.loads(store.read(layout.student_evaluation(student)))["bars"])
+    except FileNotFoundError:
+        return ""
 
 
 def training(store: Store, student: str) -> Training | None:

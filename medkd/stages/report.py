@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
-from medkd.quality.bars import shortfalls
 from medkd.quality.charts import line_chart
 from medkd.quality.report import (
     REFERENCES,
@@ -36,6 +35,7 @@ from medkd.quality.report import (
 )
 from medkd.quality.scores import compare
 from medkd.quality.side_by_side import best_median_worst, rows
+from medkd.quality.verdicts import shortfalls
 from medkd.records import PATIENT_RECORD, RECORD_SCHEMAS, RecordSchema
 from medkd.samples import turns
 from medkd.stages import tallies

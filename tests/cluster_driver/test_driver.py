@@ -45,13 +45,15 @@ def test_stages_are_released_one_after_the_other_when_the_one_before_stands(api:
     api.install(FULL, RUN)
     with driving(api, prefix) as driver:
         for stage, following in zip(names.STAGES, [*names.STAGES[1:], None], strict=True):
+            if stage == "evaluate":
+                prefix.replace(layout.student_evaluation(STUDENT), b'{"bars": {"passed": true, "checks": []}}')
             run_stage(api, prefix, stage)
             if following:
                 until(lambda following=following: is_released(api, following))
                 assert [later for later in names.STAGES if is_released(api, later)][-1] == following
         assert driver.ends() == 0
         board = driver.board
-    assert board["phase"] == "complete"
+    assert board["phase"] == "complete" and board["verdict"] == "no bar set"
     assert [stage["phase"] for stage in board["stages"]] == ["succeeded"] * 5
     assert board["samples"] == {"total": 20, "accepted": 20, "short": 0, "rejected": 2}
     assert board["money"]["spent_usd"] == pytest.approx(0.5)

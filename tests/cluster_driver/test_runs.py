@@ -229,6 +229,13 @@ def test_boards_survive_publishing_and_unreadable_ones_count_as_none() -> None:
     assert boards.from_json("") is None and boards.from_json('{"format": 2}') is None
 
 
+def test_the_verdict_on_the_student_stands_on_the_screen() -> None:
+    board = some_board(verdict="below its bar (micro.f1: got 0.71, the bar is 0.8)")
+    assert "verdict   tiny-t5: below its bar (micro.f1: got 0.71, the bar is 0.8)" in screen(board, time.time())
+    assert boards.from_json(boards.to_json(board)) == board
+    assert "verdict" not in screen(some_board(), time.time())
+
+
 def test_a_silent_driver_is_said_after_a_while() -> None:
     now = time.time()
     assert "the driver has said nothing for 5 min" in screen(some_board(updated_at=now - 300), now)

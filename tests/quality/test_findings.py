@@ -9,10 +9,11 @@ import pytest
 
 from medkd.config import ScoreBar
 from medkd.errors import ConfigError
-from medkd.quality.bars import judge_scores, shortfalls
+from medkd.quality.bars import judge_scores
 from medkd.quality.findings import Judged, by_topic, calibration, mistakes
 from medkd.quality.intervals import f1_interval, paired_f1_interval, ratio_interval
 from medkd.quality.scores import compare
+from medkd.quality.verdicts import shortfalls, verdict_line
 from medkd.records import PATIENT_RECORD
 from tests.quality.examples import RECORD, changed
 
@@ -108,6 +109,9 @@ def test_a_bar_is_cleared_by_the_lower_end_only(score: str) -> None:
     near = judge_scores([ScoreBar(score="exact_match", at_least=0.89)], comparisons)
     assert near["checks"][0]["got"] < 0.89 < 0.9 and not near["passed"]
     assert shortfalls(near).startswith("exact_match: got 0.8")
+    assert verdict_line(near) == f"below its bar ({shortfalls(near)})"
+    good = judge_scores([ScoreBar(score="exact_match", at_least=0.5)], [right] * 4)
+    assert verdict_line(good) == "passed (exact_match: got 1, the bar is 0.5)"
 
 
 @pytest.mark.parametrize("score", ["f1", "micro.f2", "fields.name.f1", "items.drugs.f1"])
@@ -118,3 +122,4 @@ def test_a_bar_on_a_score_that_there_is_not_is_named(score: str) -> None:
 
 def test_no_bars_are_cleared() -> None:
     assert judge_scores([], []) == {"passed": True, "checks": []}
+    assert verdict_line(judge_scores([], [])) == "no bar set"
