@@ -71,6 +71,24 @@ def test_prepare_and_the_student_rooms_it_uses_need_no_torch() -> None:
     run_without(["torch", "deepspeed", "kubernetes"], importing(modules))
 
 
+def test_whether_a_student_fits_is_told_without_torch() -> None:
+    pytest.importorskip("transformers")
+    program = """
+import importlib.util
+from pathlib import Path
+find = importlib.util.find_spec
+# Transformers asks in this way whether torch is there, and the blocker answers with an error.
+importlib.util.find_spec = lambda name, package=None: None if name == "torch" else find(name, package)
+from medkd import config
+from medkd.store.files import open_store
+from medkd.student import memory
+student = config.load(None).student("tiny-t5")
+sizes = memory.sizes_of(open_store("memory://run"), student, Path("."))
+print(memory.check_fits("tiny-t5", sizes, student, 80 * memory.GIB, world_size=1).total > 0)
+"""
+    assert run_without(["torch", "deepspeed", "kubernetes", "requests"], program) == "True\n"
+
+
 def test_the_stages_of_training_need_nothing_of_generation() -> None:
     run_without(GENERATION, importing(["medkd.stages.train", "medkd.stages.evaluate", "medkd.stages.prepare"]))
 

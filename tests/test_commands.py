@@ -192,17 +192,21 @@ def test_preflight_says_all_that_is_wrong_and_keeps_nothing(server: Server, tmp_
     line = ["preflight", "--config", str(config), "--prefix", str(prefix), "--teacher", "clinic", "--num-samples", "8"]
     good = medkd(*line, environment={"CLINIC_API_KEY": "right-key"})
     assert good.returncode == 0, good.stderr
-    checks = ["configuration", "terms", "student", "plan", "patient data", "store", "prefix", "budget", "data sets", "weights"]
+    checks = ["configuration", "terms", "student", "plan", "patient data", "store", "prefix", "budget", "data sets"]
+    checks += ["weights", "memory"]
     assert [text[6:20].strip() for text in good.stdout.splitlines()] == [*checks, "key", "model", "first call"]
     assert all(text.startswith("ok ") for text in good.stdout.splitlines())
     assert not [path for path in prefix.rglob("*") if path.is_file()], "a free teacher's call leaves no booking"
     refused = medkd(*line, environment={"CLINIC_API_KEY": "wrong-key"})
     assert refused.returncode == 77 and "skip  first call" in refused.stdout
+    small = medkd(*line, "--gpu-memory-gib", "0.5", "--world-size", "2", environment={"CLINIC_API_KEY": "right-key"})
+    assert small.returncode == 78 and "skip  first call" in small.stdout
+    assert "GiB on each of 2 GPUs, got 0.5 GiB; what would help" in small.stderr
     several = medkd(*line, "--num-shards", "9", "--student", "t6")
     assert several.returncode == 78
     failed = [text[6:20].strip() for text in several.stdout.splitlines() if text.startswith("FAIL")]
     assert failed == ["student", "budget", "key"]
-    assert "preflight: 3 of 13 checks failed" in several.stderr and "CLINIC_API_KEY" in several.stderr
+    assert "preflight: 3 of 14 checks failed" in several.stderr and "CLINIC_API_KEY" in several.stderr
     assert medkd("plan", *line[1:], "--num-shards", "2", environment={"CLINIC_API_KEY": "right-key"}).returncode == 0
     other = medkd(*line, "--num-shards", "4", environment={"CLINIC_API_KEY": "right-key"})
     assert other.returncode == 78 and "was cut into another number of shards" in other.stderr

@@ -32,6 +32,16 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _gibibytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected GiB, for example 80")
+    return value
+
+
 def _dollars(text: str) -> float:
     try:
         value = float(text)
@@ -66,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_teacher(plan)
     plan.add_argument("--student", default="tiny-t5", help="student of the later stages, checked here")
     plan.add_argument("--owner", help="who works on this run, for example the release's name")
+    _add_gpus(plan)
     plan.add_argument("--skip-preflight", action="store_true", help="make none of preflight's checks and pay no first call")
     generate = verb(
         "generate", stages.generate, "one shard of a planned run, or with --output_path samples into one JSON lines file"
@@ -122,7 +133,9 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("--prefix", help="with --input: the run whose teacher's cost per 1,000 is printed beside the student's")
     extract.add_argument("--storage-options", help="JSON object for the file system, for example an endpoint")
     _add_below_bar(extract)
-    _add_before(verb("preflight", plans.preflight, "check everything a run needs and say all that is wrong; pays one tiny call"))
+    preflight = verb("preflight", plans.preflight, "check everything a run needs and say all that is wrong; pays one tiny call")
+    _add_before(preflight)
+    _add_gpus(preflight)
     estimate = verb("estimate", plans.estimate, "calls, tokens, cost and hours of a run; asks nobody, pays nothing")
     _add_before(estimate, prefix_required=False)
     estimate.add_argument("--seconds-per-call", type=_positive, default=10, help="how long the teacher takes to answer")
@@ -247,6 +260,11 @@ def _add_before(parser: argparse.ArgumentParser, prefix_required: bool = True) -
     _add_plan(parser)
     _add_teacher(parser)
     parser.add_argument("--student", default="tiny-t5", help="student of the later stages, checked here")
+
+
+def _add_gpus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpu-memory-gib", type=_gibibytes, help="memory of a GPU that will train; checks that the student fits")
+    parser.add_argument("--world-size", type=_positive, default=1, help="with --gpu-memory-gib: GPUs that train, of all machines")
 
 
 def _add_cluster_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:

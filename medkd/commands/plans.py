@@ -221,6 +221,22 @@ class _Checks:
         size = sum(file.bytes for file in found.files.values())
         return f"the hub gives {found.name} at {found.commit[:12]}, {len(found.files)} files, {size / 1e9:.2f} GB"
 
+    def memory(self) -> str:
+        if self.args.gpu_memory_gib is None:
+            return "not checked; --gpu-memory-gib says how much a GPU that trains has"
+        from medkd.student import memory
+
+        student, world_size = self.configs.student(self.args.student), self.args.world_size
+        with tempfile.TemporaryDirectory(prefix="medkd-sizes-") as scratch:
+            sizes = memory.sizes_of(self.prefix, student, Path(scratch))
+        capacity = int(self.args.gpu_memory_gib * memory.GIB)
+        bf16 = student.precision != "fp32"
+        found = memory.check_fits(self.args.student, sizes, student, capacity, world_size=world_size, bf16=bf16)
+        return (
+            f"{self.args.student}, {sizes.parameters:,} parameters, takes about {found.total / memory.GIB:.1f} of "
+            f"{self.args.gpu_memory_gib:g} GiB on each of {world_size} GPUs with ZeRO {found.zero_stage}"
+        )
+
 
 def _check_all(args: argparse.Namespace, stop: threading.Event, *, first_call: bool = True) -> None:
     """Make every check and print a line for each; PreflightError where one failed."""
@@ -239,11 +255,12 @@ def _check_all(args: argparse.Namespace, stop: threading.Event, *, first_call: b
     findings.check("budget", checks.budget, needs=("plan",))
     findings.check("data sets", checks.lent)
     findings.check("weights", checks.weights, needs=("student", "store"))
+    findings.check("memory", checks.memory, needs=("student", "weights"))
     if getattr(checks, "planned", None) is None or estimates.asks_teacher(checks.planned):
         findings.check("key", checks.key, needs=("configuration",))
         findings.check("model", checks.model, needs=("key",))
         if first_call:
             # Last, and only when nothing else is wrong that would make a paid call a waste.
-            everything = ("terms", "student", "patient data", "prefix", "budget", "data sets", "weights", "model")
+            everything = ("terms", "student", "patient data", "prefix", "budget", "data sets", "weights", "memory", "model")
             findings.check("first call", checks.first_call, needs=everything)
     findings.end()

@@ -15,7 +15,7 @@ from medkd.config import LoraConfig, StudentConfig
 from medkd.errors import ConfigError
 from medkd.store.files import Store
 from medkd.student.families import build_config
-from medkd.student.weights import find_source
+from medkd.student.weights import find_configuration
 
 GIB = 2**30
 # Context of CUDA and its libraries, and what the allocator loses to fragments.
@@ -66,15 +66,15 @@ class Estimate:
 
 
 def sizes_of(store: Store, student: StudentConfig, scratch: Path) -> ModelSizes:
-    """The student's sizes from its configuration, fetched below `scratch` where it is in a store; ConfigError where it is of
-    an architecture whose parameters are not known here."""
+    """The student's sizes from its configuration, fetched below `scratch` where it is in a store, without the weights;
+    ConfigError where it cannot be had, or is of an architecture whose parameters are not known here."""
     from transformers import AutoConfig
 
     if student.architecture:
         a = student.architecture
         found = build_config(a, vocabulary=a.vocabulary, positions=student.max_length, pad=0, end=1)
     else:
-        found = find_source(store, student, scratch).load(AutoConfig.from_pretrained)
+        found = find_configuration(store, student, scratch).load(AutoConfig.from_pretrained)
     return model_sizes(found)
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError
+from medkd.store import layout
 from medkd.store.files import Store, open_store
 from medkd.student.hub import copied_weights, fetch_copy
 
@@ -32,6 +33,22 @@ class Source:
                 f"model_name: cannot load {self.name!r} ({reason}); give a hub id that this machine may fetch, "
                 "a local folder or a store URI of a Hugging Face model"
             ) from error
+
+
+def find_configuration(store: Store, student: StudentConfig, scratch: Path) -> Source:
+    """As `find_source`, for the model's configuration alone: of the gigabytes in a store one small file is fetched."""
+    name = "config.json"
+    try:
+        if copied_weights(store, student):
+            found = store.read(f"{layout.weights_folder(student.model_name, student.revision)}/{name}")
+        elif "://" in student.model_name:
+            found = open_store(student.model_name).read(name)
+        else:
+            return find_source(store, student, scratch)
+    except FileNotFoundError:
+        raise ConfigError(f"model_name: {student.model_name!r} has no {name}; give the folder of a Hugging Face model") from None
+    (scratch / name).write_bytes(found)
+    return Source(str(scratch), None)
 
 
 def find_source(store: Store, student: StudentConfig, scratch: Path) -> Source:
