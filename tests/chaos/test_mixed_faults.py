@@ -15,7 +15,7 @@ SEED = random.SystemRandom().randrange(10**6)
 
 
 @pytest.mark.parametrize("protocol", ["openai", "anthropic"])
-@pytest.mark.parametrize("seed", [SEED], ids=[f"seed-{SEED}"])
+@pytest.mark.parametrize("seed", [SEED], ids=["fresh"])
 def test_faults_and_kills_lose_nothing_and_cost_at_most_what_was_in_flight(tmp_path: Path, protocol: str, seed: int) -> None:
     outcome = run(tmp_path, samples=200, kills=4, seed=seed, protocol=protocol)
     assert outcome.problems == [], outcome
