@@ -11,8 +11,7 @@ In memory stay about 100 bytes a row; runs and band keys lie in a scratch folder
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,6 @@ from numpy.typing import NDArray
 from medkd.quality import sketches
 from medkd.quality.sketches import NUM_BANDS, Runs, Sketcher
 from medkd.quality.splits import Split
-from medkd.samples import conversation_sha256
 
 THRESHOLD = 0.85
 
@@ -120,18 +118,6 @@ class DuplicateFinder:
             if found >= self.threshold:
                 stays_for[later] = earlier
                 yield Duplicate(row=row, kept_row=other, reason="leak" if leak else "near", similarity=round(found, 4))
-
-
-def find_duplicates(
-    rows: Iterable[tuple[str, str]], split: Split = "train", threshold: float = THRESHOLD
-) -> list[tuple[str, str, Duplicate]]:
-    """(sample_id left out, sample_id that stays, why) among (sample_id, conversation) rows of one split, in any order."""
-    known = sorted(rows)
-    with tempfile.TemporaryDirectory() as scratch:
-        finder = DuplicateFinder(Path(scratch), threshold)
-        for _, conversation in known:
-            finder.add(conversation, conversation_sha256(conversation), split)
-        return [(known[found.row][0], known[found.kept_row][0], found) for found in finder.find()]
 
 
 class _Kept:

@@ -188,15 +188,6 @@ def train_tokenizer(texts: Iterable[str], *, tags: Sequence[str], vocabulary: in
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False)
 
 
-def tokenizer_texts(rows: Iterable[tuple[str, Record]], schema: RecordSchema) -> list[str]:
-    """What a tiny student's tokenizer is trained on: the conversations, and each value as it stands after its tag."""
-    texts = []
-    for conversation, record in rows:
-        texts.append(conversation)
-        texts.extend(f" {value}" for _, value in schema.values(record))
-    return texts
-
-
 def _known_schema(name: str) -> RecordSchema:
     if name not in RECORD_SCHEMAS:
         raise ConfigError(f"record schema: got {name!r}, known: {', '.join(sorted(RECORD_SCHEMAS))}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medkd.quality.duplicates import DuplicateFinder, find_duplicates
+from medkd.quality.duplicates import THRESHOLD, Duplicate, DuplicateFinder
 from medkd.quality.sketches import Sketcher
 from medkd.quality.splits import Split, split_of
 from medkd.samples import conversation_sha256
@@ -27,6 +28,16 @@ def with_words_replaced(text: str, places: list[int]) -> str:
     for place in places:
         words[place] = "other"
     return " ".join(words)
+
+
+def find_duplicates(rows: list[tuple[str, str]]) -> list[tuple[str, str, Duplicate]]:
+    """(sample_id left out, sample_id that stays, why) among (sample_id, conversation) rows of one split, in any order."""
+    known = sorted(rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        finder = DuplicateFinder(Path(scratch), THRESHOLD)
+        for _, conversation in known:
+            finder.add(conversation, conversation_sha256(conversation), "train")
+        return [(known[one.row][0], known[one.kept_row][0], one) for one in finder.find()]
 
 
 def found(rows: list[tuple[str, str]]) -> list[tuple[str, str, str]]:
