@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,10 +70,10 @@ class LexiconBaseline:
     at least half the time. An item takes its other members from the words that follow its first.
     """
 
-    def __init__(self, rows: Sequence[tuple[str, Record]], schema: RecordSchema) -> None:
-        """Learn from the (conversation, record) rows of the train split."""
+    def __init__(self, rows: Iterable[tuple[str, Record]], schema: RecordSchema) -> None:
+        """Learn from the (conversation, record) rows of the train split, which are gone through twice."""
         self._schema = schema
-        spellings = _spellings([record for _, record in rows], schema)
+        spellings = _spellings((record for _, record in rows), schema)
         self._known = {path: _Phrases.of(spelled) for path, spelled in spellings.items()}
         self._trust = self._measured(rows)
 
@@ -83,7 +83,7 @@ class LexiconBaseline:
         found = {path: self._trusted(path, words) for path in self._known}
         return {field.name: self._field(field, field.name, found) for field in self._schema.fields}
 
-    def _measured(self, rows: Sequence[tuple[str, Record]]) -> dict[str, dict[str, float]]:
+    def _measured(self, rows: Iterable[tuple[str, Record]]) -> dict[str, dict[str, float]]:
         """By leaf and value: the share of the conversations saying the value whose record has it there."""
         said: dict[str, Counter[str]] = defaultdict(Counter)
         right: dict[str, Counter[str]] = defaultdict(Counter)

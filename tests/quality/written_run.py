@@ -9,11 +9,11 @@ from collections import Counter
 from typing import Any
 
 from medkd.quality.baselines import LexiconBaseline, constant_record
+from medkd.quality.score_sets import Prediction, Reference, score_sets
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
 from medkd.samples import INSTRUCTION, sample_id
 from medkd.simulator.dialogue import speak
 from medkd.simulator.encounters import Case, draw_facts
-from medkd.stages.evaluate import Prediction, Reference, score_sets
 from medkd.stages.prepare import write_data_set
 from medkd.stages.sources import RowsInMemory
 from medkd.store import layout, manifests, tables

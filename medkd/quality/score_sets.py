@@ -1,0 +1,150 @@
+"""Scores of several models on one set of conversations, whose reference records are of several kinds.
+
+The best kind of reference that occurs comes first; apart from it held-out topics, other kinds of reference and answers that
+were cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from medkd.config import ScoreBar
+from medkd.quality.bars import judge_scores
+from medkd.quality.findings import Judged, by_topic, calibration, counts_of, intervals, mistakes
+from medkd.quality.intervals import paired_f1_interval
+from medkd.quality.scores import Comparison, compare, total
+from medkd.records import Record, RecordSchema
+
+Row = Mapping[str, Any]
+
+REFERENCES = ("human", "simulator", "teacher")
+"""Kinds of reference, the most trusted first."""
+TEACHER = "teacher"
+"""The teacher's own records are one more model where somebody else's are the reference."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A record to compare with, and whose it is."""
+
+    record: Record
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One model's answer to one test row."""
+
+    record: Record | None
+    raw_text: str
+    valid_json: bool
+    truncated: bool = False
+    mean_logprob: float | None = None
+
+
+def score_sets(
+    rows: Sequence[Row],
+    references: Sequence[Reference],
+    predictions: Mapping[str, Sequence[Prediction]],
+    schema: RecordSchema,
+    bars: Sequence[ScoreBar] = (),
+) -> dict[str, Any]:
+    """Scores of the best kind of reference on the usual topics; the other kinds and the held-out topics apart."""
+
+    comparisons = {
+        model: [comparison(*pair, schema) for pair in zip(references, of_model, strict=True)]
+        for model, of_model in predictions.items()
+    }
+
+    def scored(indices: list[int]) -> dict[str, Any]:
+        return apart({model: [of_model[i] for i in indices] for model, of_model in comparisons.items()}, "", schema)
+
+    by_source: dict[str, list[int]] = {}
+    held_out: list[int] = []
+    for index, row in enumerate(rows):
+        if row["held_out_topic"]:
+            held_out.append(index)
+        else:
+            by_source.setdefault(references[index].source, []).append(index)
+    sources = [source for source in REFERENCES if source in by_source]
+    main = by_source[sources[0]] if sources else held_out
+    judged = _judged(main, rows, references, predictions["student"], comparisons["student"])
+    cut = [index for index in main if predictions["student"][index].truncated]
+    return {
+        "reference": references[main[0]].source,
+        **scored(main),
+        **_beside_teacher(main, comparisons, schema),
+        "bars": judge_scores(bars, [comparisons["student"][index] for index in main]),
+        "by_topic": by_topic(judged, schema),
+        "mistakes": mistakes(judged, schema),
+        "calibration": calibration(judged),
+        "truncated": scored(cut) if cut else None,
+        "other_references": {source: {"reference": source, **scored(by_source[source])} for source in sources[1:]},
+        "held_out_topics": {"reference": references[held_out[0]].source, **scored(held_out)} if held_out else None,
+    }
+
+
+def apart(comparisons: Mapping[str, Sequence[Comparison]], reference: str, schema: RecordSchema) -> dict[str, Any]:
+    """Scores and their intervals of every model on one set of conversations."""
+    return {
+        **({"reference": reference} if reference else {}),
+        "num_samples": max(len(of_model) for of_model in comparisons.values()),
+        "scores": {model: asdict(total(of_model, schema)) for model, of_model in comparisons.items()},
+        "intervals": intervals(comparisons),
+    }
+
+
+def _beside_teacher(
+    indices: Sequence[int], comparisons: Mapping[str, Sequence[Comparison]], schema: RecordSchema
+) -> dict[str, Any]:
+    """The student's F1 as a share of its teacher's on the same conversations, and the difference with its interval."""
+    if TEACHER not in comparisons:
+        return {}
+    student, teacher = ([comparisons[model][index] for index in indices] for model in ("student", TEACHER))
+    of_student, of_teacher = (total(of_model, schema).micro.f1 for of_model in (student, teacher))
+    difference = paired_f1_interval([counts_of(one) for one in student], [counts_of(one) for one in teacher])
+    return {
+        "beside_teacher": {
+            "share": of_student / of_teacher if of_teacher else None,
+            "difference": of_student - of_teacher,
+            "low": difference.low,
+            "high": difference.high,
+        }
+    }
+
+
+def _judged(
+    indices: Sequence[int],
+    rows: Sequence[Row],
+    references: Sequence[Reference],
+    predictions: Sequence[Prediction],
+    comparisons: Sequence[Comparison],
+) -> list[Judged]:
+    return [
+        Judged(
+            sample_id=rows[index]["sample_id"],
+            topic=rows[index]["topic"] or "no topic",
+            gold=references[index].record,
+            predicted=predictions[index].record,
+            comparison=comparisons[index],
+            confidence=_confidence(predictions[index]),
+        )
+        for index in indices
+    ]
+
+
+def _confidence(prediction: Prediction) -> float | None:
+    return None if prediction.mean_logprob is None else math.exp(prediction.mean_logprob)
+
+
+def comparison(reference: Reference, prediction: Prediction, schema: RecordSchema) -> Comparison:
+    return compare(
+        reference.record,
+        prediction.record,
+        schema,
+        valid_json=prediction.valid_json,
+        valid_schema=prediction.record is not None,
+    )
