@@ -15,6 +15,9 @@ INSTRUCTION = (
     "Write NOT PROVIDED for facts the conversation does not give."
 )
 
+REFERENCES = ("human", "simulator", "teacher")
+"""Whose a record is that others are compared with, the most trusted first."""
+
 
 @dataclass(frozen=True)
 class Turn:

@@ -7,13 +7,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from medkd.commands.flags import build_parser
+from medkd.samples import conversation_sha256
 from medkd.simulator.server import Server
-from medkd.store import layout, manifests
+from medkd.store import layout, manifests, tables
 from medkd.store.files import open_store
 from tests.generation import start_simulator
 
@@ -131,8 +134,28 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
     assert "generate" not in errors and "train" in errors
     page = (prefix / "report" / "index.html").read_text()
     assert "tiny-gpt2" in page
+    _score_on_its_own_training_rows(prefix, tmp_path / "known.jsonl")
     for student in ("tiny-t5", "tiny-gpt2"):
         scores = json.loads((prefix / "students" / student / "evaluate" / "scores.json").read_text())
         card = (prefix / "students" / student / "model" / "README.md").read_text()
         assert "Verdict: **no bar set**." in card and f"{scores['intervals']['student']['low']:.3f} to" in card
         assert scores["num_samples"] > 0 and set(scores["scores"]) == {"student", "untrained", "constant", "lexicon"}
+
+
+def _score_on_its_own_training_rows(prefix: Path, known: Path) -> None:
+    """A set from elsewhere gets a folder of its own and is told to have been seen; the run's own evaluation stays as it is."""
+    own = {path: path.read_bytes() for path in prefix.glob("students/tiny-t5/*/*") if path.is_file()}
+    files = sorted(prefix.glob("generate/*/samples.parquet"))
+    rows = [row for file in files for row in tables.decode(file.read_bytes())]
+    gold = [{"conversation_sha256": conversation_sha256(row["input"]), "record": json.loads(row["output"])} for row in rows]
+    known.write_text("".join(json.dumps(row) + "\n" for row in gold))
+    wanted = [flag for file in files for flag in ("--conversations", str(file))]
+    flags = ["--gold", str(known), "--conversation-column", "input", "--gold-source", "teacher", "--set-name", "again"]
+    args = build_parser().parse_args(["evaluate", "--prefix", str(prefix), *wanted, *flags])
+    assert args.verb(args, threading.Event()) == 0
+    scores = json.loads((prefix / "students" / "tiny-t5" / "evaluate" / "again" / "scores.json").read_text())
+    statistics = json.loads((prefix / "dataset" / "statistics.json").read_text())["rows"]
+    assert scores["num_samples"] == len(rows) and scores["reference"] == "teacher"
+    assert scores["counts"]["seen_in_training"] >= statistics["train"] + statistics["validation"]
+    assert set(scores["scores"]) == {"student", "constant", "lexicon"}
+    assert {path: path.read_bytes() for path in own} == own

@@ -10,6 +10,7 @@ from medkd import __version__
 from medkd.commands import cluster, plans, stages, tools
 from medkd.commands.settings import job_index
 from medkd.errors import UsageError
+from medkd.samples import REFERENCES
 from medkd.stages.sequence import STAGES
 
 
@@ -101,9 +102,10 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = verb(
         "evaluate", stages.evaluate, "score the student on the held-out split beside its baselines, and write the report"
     )
-    _add_shared(evaluate)
+    _add_shared(evaluate, prefix_required=False)
     _add_student(evaluate)
     _add_gold(evaluate)
+    _add_scored_set(evaluate)
     report = verb("report", tools.report, "write the run's report page from what lies under its prefix")
     _add_shared(report)
     _add_student(report)
@@ -234,7 +236,30 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_gold(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gold", help="JSON lines {conversation_sha256, record} to score against")
+    parser.add_argument(
+        "--gold",
+        help="records known to be right, to score against: {conversation_sha256 or id, record} as JSON lines, CSV or Parquet",
+    )
+    parser.add_argument(
+        "--gold-source",
+        choices=REFERENCES,
+        help="whose they are; else human with --conversations, and simulator for the run's own test rows",
+    )
+
+
+def _add_scored_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--conversations",
+        action="append",
+        help="score the student on these conversations instead, for which --gold names the column of the records or their file: "
+        "CSV, JSONL (also compressed) or Parquet file, folder or glob, at any URL that fsspec opens; may be given again",
+    )
+    parser.add_argument("--conversation-column", default="conversation", help="with --conversations: column of the text")
+    parser.add_argument("--id-column", help="with --conversations: column of the conversation's own id; else file and line")
+    parser.add_argument("--topic-column", help="with --conversations: column of the topic")
+    parser.add_argument("--model", help="with --conversations: folder of a trained student; else the one that --prefix holds")
+    parser.add_argument("--set-name", help="with --conversations: what the set is called; else as its first file")
+    parser.add_argument("--output", help="with --conversations: folder for the scores; else students/NAME/evaluate/SET")
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:

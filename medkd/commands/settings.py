@@ -189,17 +189,16 @@ def student_of(args: argparse.Namespace) -> config.StudentConfig:
     return student.model_copy(update={"num_epochs": epochs}) if epochs else student
 
 
-def read_gold(path: str | None) -> dict[str, Any] | None:
-    """Records by conversation hash, as `medkd simulate --write-gold` appends them."""
-    if path is None:
-        return None
-    try:
-        rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-        return {row["conversation_sha256"]: row["record"] for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"--gold {path}: not a file of lines {{conversation_sha256, record}} ({type(error).__name__})"
-        ) from None
+def read_gold(args: argparse.Namespace) -> Any:
+    """The known records of `--gold`; none without it."""
+    from medkd.store import gold_files
+
+    return gold_files.read(args.gold, file_options(args)) if args.gold else gold_files.Gold()
+
+
+def file_options(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """How files of other folders are opened: those in the same kind of store as the run as the run's are."""
+    return {"s3": found} if (found := storage_options(args)) else {}
 
 
 def process_name() -> str:

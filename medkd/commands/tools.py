@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from medkd import config as configuration
-from medkd.commands.settings import load_configs, open_prefix, planned_teacher, process_name, storage_options, teacher_client
+from medkd.commands.settings import file_options, load_configs, open_prefix, planned_teacher, process_name, teacher_client
 from medkd.errors import ConfigError, MedkdError, UsageError
 
 
@@ -119,8 +119,8 @@ def _extract_files(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.student.decode import Extractor
 
     teacher = teachers_price(open_prefix(args, stop)) if args.prefix else None
-    options = {"s3": found} if (found := storage_options(args)) else {}
-    rows = stream(args.input, Columns(conversation=args.conversation_column, id=args.id_column), options, flag="--input")
+    columns = Columns(conversation=args.conversation_column, id=args.id_column)
+    rows = stream(args.input, columns, file_options(args), flag="--input")
     extractor = Extractor.load(Path(args.model), PATIENT_RECORD)
     done = extract(extractor, rows, Path(args.output), batch_size=args.batch_size, stop=stop)
     others = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in done.outcomes.items() if why != "record")

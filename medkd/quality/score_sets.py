@@ -17,11 +17,10 @@ from medkd.quality.findings import Judged, by_topic, calibration, counts_of, int
 from medkd.quality.intervals import paired_f1_interval
 from medkd.quality.scores import Comparison, compare, total
 from medkd.records import Record, RecordSchema
+from medkd.samples import REFERENCES
 
 Row = Mapping[str, Any]
 
-REFERENCES = ("human", "simulator", "teacher")
-"""Kinds of reference, the most trusted first."""
 TEACHER = "teacher"
 """The teacher's own records are one more model where somebody else's are the reference."""
 

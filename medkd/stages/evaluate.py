@@ -47,15 +47,16 @@ def evaluate(
     student_name: str,
     student: StudentConfig,
     gold: Mapping[str, Record] | None,
+    gold_source: str = "simulator",
     bars: Sequence[ScoreBar] = (),
     stop: threading.Event,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score a trained student on the test split; returns what `scores.json` says.
 
-    gold: the simulator's records by conversation hash. bars: what the student must reach; `bars` of the answer and of the
-    manifest says whether it does. Raises ConfigError where training has not finished and InputError
-    where a file differs from its manifest or nothing is left to test on.
+    gold: known records by conversation hash; gold_source: whose they are. bars: what the student must reach; `bars` of the answer
+    and of the manifest says whether it does. Raises ConfigError where training has not finished and InputError where a file
+    differs from its manifest or nothing is left to test on.
     """
     trained = manifests.require(store, train_manifest_path(student_name), "train")
     data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
@@ -63,10 +64,10 @@ def evaluate(
     rows = list(splits["test"])
     if not rows:
         raise InputError(f"{store.url}: the test split is empty; generate more samples")
-    references = [_reference(row, gold or {}) for row in rows]
-    rejected = _rejected_with_gold(store, gold or {})
+    references = [_reference(row, gold or {}, gold_source) for row in rows]
+    rejected = _rejected_with_gold(store, gold or {}, gold_source)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = download_model(store, trained, Path(scratch))
+        folder = _download_model(store, trained, Path(scratch))
         schema = RECORD_SCHEMAS[StudentForm.read(folder).schema]
         students, of_rejected = _students(folder, rows, references, rejected, seed, stop)
     baselines = answers.baselines(KnownRecords.of(store, data_set), [row["input"] for row in rows], schema)
@@ -74,7 +75,7 @@ def evaluate(
     scores = score_sets(rows, references, predictions, schema, bars)
     if rejected:
         compared = [comparison(reference, one, schema) for (_, reference), one in zip(rejected, of_rejected, strict=True)]
-        scores["rejected_conversations"] = apart({"student": compared}, "simulator", schema)
+        scores["rejected_conversations"] = apart({"student": compared}, gold_source, schema)
     counts = {**_counts(rows, references, predictions), "bars": scores["bars"]}
     summary = {"format": 1, "student": student_name, **scores, "counts": counts}
     written = answers.prediction_rows(rows, references, predictions, schema)
@@ -96,15 +97,21 @@ class KnownRecords:
         return ((row["input"], json.loads(row["output"])) for row in self.rows)
 
 
-def _reference(row: Row, gold: Mapping[str, Record]) -> Reference:
+def _reference(row: Row, gold: Mapping[str, Record], gold_source: str) -> Reference:
     if row["gold"] or row["reference"] == "human":
         return Reference(json.loads(row["gold"] or row["output"]), "human")
     if row["conversation_sha256"] in gold:
-        return Reference(gold[row["conversation_sha256"]], "simulator")
+        return Reference(gold[row["conversation_sha256"]], gold_source)
     return Reference(json.loads(row["output"]), "teacher")
 
 
-def download_model(store: Store, trained: Manifest, scratch: Path) -> Path:
+def trained_student(store: Store, student_name: str, scratch: Path) -> tuple[Path, dict[str, str]]:
+    """A folder with the run's trained student, and the hashes of its files; ConfigError where its training has not finished."""
+    trained = manifests.require(store, train_manifest_path(student_name), "train")
+    return _download_model(store, trained, scratch), {file.path: file.sha256 for file in trained.files}
+
+
+def _download_model(store: Store, trained: Manifest, scratch: Path) -> Path:
     """The trained student's folder, verified against the manifest of its training."""
     folder = scratch / "model"
     folder.mkdir()
@@ -113,7 +120,7 @@ def download_model(store: Store, trained: Manifest, scratch: Path) -> Path:
     return folder
 
 
-def _rejected_with_gold(store: Store, gold: Mapping[str, Record]) -> list[tuple[str, Reference]]:
+def _rejected_with_gold(store: Store, gold: Mapping[str, Record], gold_source: str) -> list[tuple[str, Reference]]:
     """Conversations of rejected tries whose true record is known: what the teacher found hard, and no split holds."""
     if not gold:
         return []
@@ -128,7 +135,7 @@ def _rejected_with_gold(store: Store, gold: Mapping[str, Record]) -> list[tuple[
     for row in tables.stream(store, files, ("sample_id", "conversation")):
         identity = conversation_sha256(row["conversation"] or "")
         if identity in gold and len(found) < _MOST_REJECTED:
-            found[identity] = row["conversation"], Reference(gold[identity], "simulator")
+            found[identity] = row["conversation"], Reference(gold[identity], gold_source)
     return list(found.values())
 
 

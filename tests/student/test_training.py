@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import threading
 import time
@@ -59,6 +60,7 @@ def test_a_student_of_each_family_learns_five_records_by_heart(
         assert not spent or (min(spent) >= 0 and 0 < sum(spent) <= line["seconds"] + 0.1)
     assert b'part="data"' in store.read("students/tiny/train/metrics.prom")
     assert "tiny.jsonl: 5 of 7 with a record; 1 conversation too long, 1 unusable row" in capsys.readouterr().out
+    _score_on_files(tmp_path, folder, capsys)
 
 
 def _extract_from_files(scratch: Path, model: Path) -> None:
@@ -88,6 +90,26 @@ def _extract_from_files(scratch: Path, model: Path) -> None:
             stop,
         )
     assert [path.name for path in output.parent.iterdir()] == ["tiny.jsonl"]
+
+
+def _score_on_files(scratch: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Conversations from elsewhere: what it knows by heart is right, and what nobody taught it is missing."""
+    known = rows()
+    changed = json.loads(known[4]["output"])
+    changed["patient_details"]["occupation"] = "baker"
+    gold = [*(row["output"] for row in known[:4]), json.dumps(changed), ""]
+    with (scratch / "clinic.csv").open("w", newline="") as file:
+        cells = zip([*(row["input"] for row in known), "no record"], gold, strict=True)
+        csv.writer(file).writerows([("text", "truth"), *cells])
+    flags = ["--conversation-column", "text", "--model", str(model), "--output", str(scratch / "scored")]
+    args = build_parser().parse_args(["evaluate", "--conversations", str(scratch / "*.csv"), "--gold", "truth", *flags])
+    assert args.verb(args, threading.Event()) == 0
+    scores = json.loads((scratch / "scored" / "scores.json").read_text())
+    assert (scores["set"], scores["reference"], scores["num_samples"]) == ("conversations", "human", 5)
+    assert scores["counts"]["left_out"] == {"no_gold": 1}
+    found = scores["scores"]["student"]
+    assert (found["micro"]["precision"], found["hallucinated"], found["omitted"], found["exact_match"]) == (1.0, 0, 1, 0.8)
+    assert "against records written by people, 5 conversations" in capsys.readouterr().out
 
 
 def test_a_launcher_told_to_stop_saves_and_says_that_it_can_go_on(tmp_path: Path) -> None:
