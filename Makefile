@@ -52,8 +52,9 @@ test-cluster: $(READY) ## tests on the cluster of KUBECONFIG (tests/cluster/tool
 
 test-all: test test-torch test-chaos ## every test that one machine can run
 
-bench-quality: $(READY) ## measure what guards the data: planted errors found, false alarms, a million rows through prepare
+bench-quality: $(READY) ## measure what guards the data: planted errors, false alarms, curated against uncurated rows, a million rows through prepare
 	$(BIN)/python -m tests.benchmarks.planted_errors 2000
+	$(BIN)/python -m tests.benchmarks.curated
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
 
 bench-training: $(READY) ## useful tokens per second against Trainer, padded and grouped (CPU; quarter of an hour)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from array import array
+from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 from medkd.quality.splits import Split
@@ -18,7 +19,7 @@ _SMALLEST_SHOWN = 10
 
 
 class Statistics:
-    """Counts rows; eight bytes of memory a row, for the quantiles of their lengths."""
+    """Counts rows, in memory that does not grow with them."""
 
     def __init__(self, schema: RecordSchema) -> None:
         self._schema = schema
@@ -29,7 +30,7 @@ class Statistics:
         self._teachers: set[str] = set()
         self._stated: Counter[str] = Counter()
         self._flagged: Counter[str] = Counter()
-        self._lengths = {"conversation_characters": array("I"), "record_characters": array("I")}
+        self._lengths: dict[str, Counter[int]] = {"conversation_characters": Counter(), "record_characters": Counter()}
 
     def add(self, row: Row, split: Split, held_out: bool) -> None:
         """One row of the data set."""
@@ -42,8 +43,8 @@ class Statistics:
         self._flagged.update({flag["field"] for flag in row.get("unsupported") or ()})
         record = json.loads(row["output"])
         self._stated.update({path for path, value in self._schema.values(record) if value != NOT_PROVIDED})
-        self._lengths["conversation_characters"].append(len(row["input"]))
-        self._lengths["record_characters"].append(len(row["output"]))
+        self._lengths["conversation_characters"][len(row["input"])] += 1
+        self._lengths["record_characters"][len(row["output"])] += 1
 
     @property
     def num_rows(self) -> int:
@@ -90,9 +91,11 @@ class Statistics:
         }
 
 
-def _quantiles(values: Sequence[int]) -> dict[str, int]:
-    ordered = sorted(values) or [0]
+def _quantiles(counts: Counter[int]) -> dict[str, int]:
+    """Of the values that were counted, all 0 where there is none."""
+    values = sorted(counts) or [0]
+    ends = list(accumulate(counts[value] for value in values))
     return {
-        name: ordered[int(share * (len(ordered) - 1))]
+        name: values[bisect_right(ends, int(share * (ends[-1] - 1)))] if ends[-1] else 0
         for name, share in (("min", 0.0), ("p50", 0.5), ("p95", 0.95), ("max", 1.0))
     }

@@ -20,7 +20,7 @@ from medkd.errors import InputError, UsageError
 from medkd.quality.schema import InvalidRecord, parse_record
 from medkd.quality.score_sets import Reference, score_sets
 from medkd.records import Record, RecordSchema
-from medkd.samples import DataSetHasher, conversation_sha256
+from medkd.samples import conversation_sha256, data_set_hash
 from medkd.stages import answers
 from medkd.stages.evaluate import KnownRecords, evaluate_folder
 from medkd.stages.prepare import stream_splits
@@ -48,11 +48,8 @@ class ScoredSet:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the conversations and their references, in their order by id."""
-        hasher = DataSetHasher()
-        for row in sorted(self.rows, key=lambda row: str(row["sample_id"])):
-            hasher.add(row)
-        return hasher.hexdigest()
+        """SHA-256 of the conversations and their references, whatever their order."""
+        return data_set_hash(self.rows)
 
 
 def set_name(patterns: list[str], given: str | None) -> str:

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medkd.config import DataSetBars, StudentConfig, config_hash
 from medkd.errors import BelowBarError, InputError
 from medkd.quality.bars import judge_data_set
 from medkd.quality.card import data_set_card
 from medkd.quality.duplicates import DuplicateFinder
+from medkd.quality.kept_rows import KeptTexts
 from medkd.quality.splits import Split, split_of
 from medkd.quality.statistics import Statistics
 from medkd.quality.verdicts import shortfalls
@@ -125,23 +129,24 @@ def write_data_set(
 ) -> Manifest:
     """Drop duplicates, split and write; the manifest last. `accepted` rows have `tables.SAMPLE_COLUMNS`.
 
-    The rows are read twice and are never all in memory; some 800 bytes a row lie on this machine's disk meanwhile.
+    The rows are read twice and are never all in memory; some 1,100 bytes a row lie on this machine's disk meanwhile.
     """
-    left_out, duplicates = _find_duplicates(store, accepted, held_out_topics)
+    rejected = tables.PartWriter(store, lambda number: f"{layout.DATASET}/rejected.parquet", tables.DUPLICATE_COLUMNS, None)
+    left_out, duplicates = _find_duplicates(store, accepted, held_out_topics, rejected)
     writers = {split: _part_writer(store, split) for split in layout.SPLITS}
     statistics, hasher = Statistics(schema), DataSetHasher()
     for number, row in enumerate(accepted.rows()):
-        if number not in left_out:
+        if not left_out[number]:
             identity, split, held_out = _split(row, held_out_topics)
             hasher.add(row)
             statistics.add(row, split, held_out)
             writers[split].add({**row, "conversation_sha256": identity, "held_out_topic": held_out})
     files = [file for split in layout.SPLITS for file in writers[split].close()]
-    files.append(tables.write(store, f"{layout.DATASET}/rejected.parquet", duplicates, tables.DUPLICATE_COLUMNS))
+    files += rejected.close()
     summary = {
         **statistics.summary(),
         **provenance,
-        "duplicates": dict(sorted(Counter(row["reason"] for row in duplicates).items())),
+        "duplicates": dict(sorted(duplicates.items())),
         "data_set_hash": hasher.hexdigest(),
         "plan_hash": plan_hash,
     }
@@ -149,7 +154,7 @@ def write_data_set(
         _write_text(store, f"{layout.DATASET}/statistics.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     )
     files.append(_write_text(store, f"{layout.DATASET}/README.md", data_set_card(summary)))
-    counts = {**summary["rows"], "duplicates": len(duplicates)}
+    counts = {**summary["rows"], "duplicates": duplicates.total()}
     manifest = Manifest(
         stage="prepare",
         plan_hash=plan_hash,
@@ -163,11 +168,12 @@ def write_data_set(
     return manifest
 
 
-def _find_duplicates(store: Store, accepted: Source, held_out_topics: tuple[str, ...]) -> tuple[set[int], list[Row]]:
-    """Numbers of the rows to leave out, and the table that says why."""
-    ids: dict[int, str] = {}
+def _find_duplicates(
+    store: Store, accepted: Source, held_out_topics: tuple[str, ...], writer: tables.PartWriter
+) -> tuple[NDArray[np.bool_], Counter[str]]:
+    """Of each row whether to leave it out, and how many are, by reason; `writer` gets the table that says why."""
     with tempfile.TemporaryDirectory() as scratch:
-        finder = DuplicateFinder(Path(scratch))
+        finder, ids = DuplicateFinder(Path(scratch)), KeptTexts(Path(scratch))
         last, number = "", -1
         for number, row in enumerate(accepted.rows(("sample_id", "topic", "input"))):
             if row["sample_id"] <= last:
@@ -175,24 +181,18 @@ def _find_duplicates(store: Store, accepted: Source, held_out_topics: tuple[str,
             last = row["sample_id"]
             identity, split, _ = _split(row, held_out_topics)
             finder.add(row["input"], identity, split)
+            ids.add(last)
             if number and number % _ROWS_BETWEEN_EVENTS == 0:
                 event("looking for duplicates", rows=number)
         if number < 0:
             raise InputError(f"{store.url}: no accepted sample; look at the reasons in {layout.GENERATE}/*/rejected.parquet")
-        found = finder.find()
-    if found:
-        wanted = {place for one in found for place in (one.row, one.kept_row)}
-        ids = {number: row["sample_id"] for number, row in enumerate(accepted.rows(("sample_id",))) if number in wanted}
-    rows = [
-        {
-            "sample_id": ids[one.row],
-            "reason": one.reason,
-            "kept_sample_id": ids[one.kept_row],
-            "similarity": one.similarity,
-        }
-        for one in found
-    ]
-    return {one.row for one in found}, rows
+        found, reasons = finder.find(), Counter[str]()
+        for one in found:
+            reasons[one.reason] += 1
+            kept = {"kept_sample_id": ids[one.kept_row], "similarity": one.similarity}
+            writer.add({"sample_id": ids[one.row], "reason": one.reason, **kept})
+        ids.close()
+    return found.is_left_out, reasons
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="students trained on curated and on uncurated rows")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=600)
+    parser.add_argument("--rows", type=int, default=700)
     parser.add_argument("--tested", type=int, default=150)
     parser.add_argument("--epochs", type=int, default=8)
     args = parser.parse_args()

@@ -142,6 +142,25 @@ def test_a_row_that_left_for_a_tested_one_keeps_nobody_out(tmp_path: Path) -> No
     assert left_out == [(0, 2, "leak")]
 
 
+def test_what_is_found_does_not_depend_on_how_much_is_compared_at_once(tmp_path: Path) -> None:
+    texts = [long_text(seed) for seed in range(60)]
+    rows: list[tuple[Split, str]] = [("train", text) for text in texts]
+    rows += [("test", with_words_replaced(text, [40])) for text in texts[:20]]
+    rows += [("validation", f"{texts[number]} {long_text(900 + number)}") for number in range(20, 30)]
+    rows += [("train", text) for text in texts[25:40]]
+    rows += [("train", with_words_replaced(text, [9])) for text in texts[35:50]]
+    found = []
+    for at_once in (10, 37, 100_000):
+        folder = tmp_path / str(at_once)
+        folder.mkdir()
+        finder = DuplicateFinder(folder, at_once=at_once)
+        for split, text in rows:
+            finder.add(text, conversation_sha256(text), split)
+        found.append(list(finder.find()))
+    assert found[0] == found[1] == found[2]
+    assert Counter(one.reason for one in found[0]) == {"leak": 30, "exact": 15, "near": 15}
+
+
 def test_a_sketch_does_not_depend_on_the_batch_it_was_made_in() -> None:
     texts = [long_text(seed, 3 + 7 * seed) for seed in range(30)] + ["", "one"]
     together = Sketcher().sketch(texts)
