@@ -31,6 +31,9 @@ MODEL_TITLES = {
 }
 """The models that are scored, in the order in which the page shows them."""
 
+# Those with a dot of their own; later ones lie above earlier ones.
+_DRAWN = ("untrained", "constant", "lexicon", "student")
+
 REFERENCES = {
     "simulator": ("the simulator's gold records", "They hold for simulated conversations and say nothing about real ones."),
     "teacher": ("the teacher's records", "Agreement with the teacher is not accuracy: both may be wrong in the same way."),
@@ -207,6 +210,8 @@ class Evaluation:
     topics: Sequence[Mapping[str, Any]]
     mistakes: Sequence[Mapping[str, Any]]
     calibration: Mapping[str, Any] | None
+    verdict: str
+    """On the student's bars, in words; empty where nothing says one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,6 +259,7 @@ def render(data: ReportData) -> str:
         **{name: getattr(data, name) for name in data.__dataclass_fields__},
         style=Markup(_part("report.css")),
         titles=MODEL_TITLES,
+        drawn=_DRAWN,
         references=REFERENCES,
     )
 

@@ -35,7 +35,7 @@ from medkd.quality.report import (
 )
 from medkd.quality.scores import compare
 from medkd.quality.side_by_side import best_median_worst, rows
-from medkd.quality.verdicts import shortfalls
+from medkd.quality.verdicts import shortfalls, verdict_line
 from medkd.records import PATIENT_RECORD, RECORD_SCHEMAS, RecordSchema
 from medkd.samples import turns
 from medkd.stages import tallies
@@ -335,6 +335,7 @@ def _evaluation(run: _Run) -> Evaluation | None:
         topics=run.scores.get("by_topic", ()),
         mistakes=run.scores.get("mistakes", ()),
         calibration=run.scores.get("calibration"),
+        verdict=verdict_line(run.scores["bars"]) if run.scores.get("bars") else "",
         source=run.student_file("evaluate/scores.json"),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pytest
 
 from medkd.errors import InputError
 from medkd.quality.charts import line_chart
-from medkd.quality.findings import counts_of
-from medkd.quality.intervals import f1_interval
 from medkd.quality.report import render
 from medkd.quality.scores import compare
 from medkd.quality.side_by_side import best_median_worst, rows
@@ -212,30 +209,3 @@ def test_a_chart_keeps_its_ends_and_stays_in_its_box() -> None:
 def test_a_chart_of_nothing_is_none_and_of_one_point_is_drawn() -> None:
     assert line_chart({"train": [(1, float("inf"))]}) is None
     assert line_chart({"train": [(1, 0.0)]})
-
-
-def test_every_score_of_the_page_is_computed_again_from_the_predictions(run: Store) -> None:
-    page = page_of(run)
-    predictions = tables.read(run, manifests.require(run, f"students/{STUDENT}/evaluate/manifest.json", "evaluate").files, None)
-    rows = {row["sample_id"]: row for row in tables.decode(run.read("dataset/test-00000.parquet"))}
-    usual = [row for row in predictions if row["model"] == "student" and not rows[row["sample_id"]]["held_out_topic"]]
-    compared = [
-        compare(json.loads(row["gold"]), json.loads(row["record"]) if row["record"] else None, PATIENT_RECORD) for row in usual
-    ]
-    matched, predicted, expected = (sum(counts) for counts in zip(*map(counts_of, compared), strict=True))
-    f1 = 2 * matched / (predicted + expected)
-    interval = f1_interval([counts_of(one) for one in compared])
-    for shown in (f1, matched / predicted, matched / expected, interval.low, interval.high):
-        assert f"{shown:.3f}" in page.words
-    for shown in (predicted - matched, expected - matched):
-        assert f"{shown:,}" in page.words
-    topics = Counter(rows[row["sample_id"]]["topic"] for row in usual)
-    assert all(f"{topic} {count}" in page.text for topic, count in topics.items())
-    data = gather(run, STUDENT, written_at="now")
-    assert data.evaluation
-    found = {row["kind"]: row["count"] for row in data.evaluation.mistakes}
-    wrong = found.get("wrong value", 0) + found.get("wrong field", 0) + found.get("invented", 0)
-    assert wrong == predicted - matched
-    held_out = [one for one in data.evaluation.apart if one.title == "held-out topics"]
-    assert held_out[0].num_samples == sum(row["held_out_topic"] for row in rows.values())
-    assert data.evaluation.beside_teacher and data.evaluation.beside_teacher["share"] == pytest.approx(f1)

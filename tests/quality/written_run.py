@@ -14,6 +14,7 @@ from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
 from medkd.samples import INSTRUCTION, sample_id
 from medkd.simulator.dialogue import speak
 from medkd.simulator.encounters import Case, draw_facts
+from medkd.stages.answers import prediction_rows
 from medkd.stages.prepare import write_data_set
 from medkd.stages.sources import RowsInMemory
 from medkd.store import layout, manifests, tables
@@ -147,42 +148,37 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
         "constant": [constant for _ in test],
         "lexicon": [lexicon.predict(text) for text, _ in test],
     }
-    references = [Reference(record, "simulator") for _, record in test]
-    found = {model: [_prediction(record, chance) for record in records] for model, records in predicted.items()}
-    found["teacher"] = [_prediction(record, chance) for _, record in test]
+    # Of a few conversations the simulator's record is lost, so that the teacher's own is what they are compared with.
+    references = [Reference(record, "teacher" if place % 9 == 4 else "simulator") for place, (_, record) in enumerate(test)]
+    found = {
+        model: [_prediction(record, row, chance) for record, row in zip(records, rows["test"], strict=True)]
+        for model, records in predicted.items()
+    }
+    found["teacher"] = [_prediction(record, row, chance) for (_, record), row in zip(test, rows["test"], strict=True)]
+    truncated = sum(one.truncated for one in found["student"])
     scores = {
         "format": 1,
         "student": STUDENT,
         **score_sets(rows["test"], references, found, PATIENT_RECORD),
-        "counts": {"truncated": {"student": 2}},
+        "counts": {"truncated": {"student": truncated}},
     }
     store.replace(f"{folder}/evaluate/scores.json", json.dumps(scores).encode())
-    predictions = [
-        {
-            "sample_id": row["sample_id"],
-            "model": model,
-            "raw_text": row["output"] if record else row["output"][: len(row["output"]) // 2],
-            "record": PATIENT_RECORD.canonical(record) if record else None,
-            "gold": row["output"],
-            "gold_source": "simulator",
-            "valid_json": record is not None,
-            "valid_schema": record is not None,
-        }
-        for model, records in predicted.items()
-        for row, record in zip(rows["test"], records, strict=True)
-    ]
+    predictions = prediction_rows(rows["test"], references, found, PATIENT_RECORD)
     file = tables.write(store, f"{folder}/evaluate/predictions.parquet", predictions, tables.PREDICTION_COLUMNS)
     manifest = Manifest(stage="evaluate", plan_hash=PLAN_HASH, config_hash="", files=(file,))
     manifests.write(store, f"{folder}/evaluate/manifest.json", manifest)
 
 
-def _prediction(record: Record | None, chance: random.Random) -> Prediction:
-    return Prediction(record=record, raw_text="", valid_json=record is not None, mean_logprob=-chance.random())
+def _prediction(record: Record | None, row: dict[str, Any], chance: random.Random) -> Prediction:
+    """What is no record was cut in its middle."""
+    text = PATIENT_RECORD.canonical(record) if record else row["output"][: len(row["output"]) // 2]
+    cut, known = record is None, record is not None
+    return Prediction(record=record, raw_text=text, valid_json=known, truncated=cut, mean_logprob=-chance.random())
 
 
 def _blurred(gold: Record, others: list[Record], chance: random.Random) -> Record | None:
     """A prediction as a small student makes it: some facts from somewhere else, some forgotten, rarely nothing valid."""
-    if chance.random() < 0.02:
+    if chance.random() < 0.05:
         return None
     record, other = json.loads(json.dumps(gold)), chance.choice(others)
     for group in ("patient_details", "medical_history", "current_diagnosis"):
