@@ -22,6 +22,7 @@ _HELP = {
     "medkd_training_step": "optimizer step that training has reached",
     "medkd_training_steps": "optimizer steps that training will take",
     "medkd_training_loss": "loss of the last logged step",
+    "medkd_student_verdict": "1 for the verdict on the student's bars: passed, below its bar or no bar set",
     "medkd_last_progress_time_seconds": "when a stage last wrote down how far it is, seconds since 1970",
     "medkd_eta_seconds": "seconds until the current stage's end at its pace so far",
     "medkd_problems": "what keeps the run from going on, by stage and kind",
@@ -69,6 +70,8 @@ def _samples(board: Board) -> Iterator[tuple[str, Mapping[str, str], float]]:
     ):
         if value is not None:
             yield name, {}, value
+    if board.verdict:
+        yield "medkd_student_verdict", {"student": board.student, "verdict": board.verdict.partition(" (")[0]}, 1
     for (where, kind), count in Counter((problem.stage, problem.kind) for problem in board.problems).items():
         yield "medkd_problems", {"stage": where, "kind": kind}, count
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from medkd.commands.settings import open_prefix
 from medkd.errors import BelowBarError, ConfigError, MedkdError, UsageError
+from medkd.store.files import Store
 
 # What `wait` leaves with.
 COMPLETE, FAILED, NOT_YET = 0, 1, 2
@@ -159,6 +160,8 @@ def results(args: argparse.Namespace, stop: threading.Event) -> int:
     try:
         store = open_prefix(args, stop)
         store.patience_seconds = 10.0
+        if any("{student}" in _RESULTS[what] for what in args.what):
+            args.student = args.student or _only_student(store)
         said = evaluation_in(store, args.student) if "model" in args.what and not args.below_bar else None
         # What says why a student is refused comes first.
         for what in sorted(args.what, key=lambda what: what == "model"):
@@ -176,6 +179,15 @@ def results(args: argparse.Namespace, stop: threading.Event) -> int:
         hint = f". {_OWN_CREDENTIALS}" if args.prefix.startswith("s3:") else ""
         raise type(error)(f"{error}{hint}") from error
     return 0
+
+
+def _only_student(store: Store) -> str:
+    """The student under a prefix that holds one; UsageError naming those there are."""
+    found = store.list_folders("students")
+    if len(found) != 1:
+        there = f"there are {', '.join(found)}" if found else "there is none yet"
+        raise UsageError(f"--student: missing; say whose results to copy from {store.url}, {there}")
+    return found[0]
 
 
 def _take_prefix(args: argparse.Namespace, stop: threading.Event) -> None:

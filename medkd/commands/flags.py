@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from medkd import __version__
-from medkd.commands import cluster, plans, stages, tools
+from medkd.commands import cluster, plans, scoring, stages, tools
+from medkd.commands.numbers import dollars, gibibytes, positive
 from medkd.commands.settings import job_index
 from medkd.errors import UsageError
 from medkd.samples import REFERENCES
@@ -25,32 +26,6 @@ def split_trailing(arguments: list[str]) -> tuple[list[str], list[str]]:
         return arguments, []
     place = arguments.index("--")
     return arguments[:place], arguments[place + 1 :]
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number of at least 1")
-    return int(text)
-
-
-def _gibibytes(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected GiB, for example 80")
-    return value
-
-
-def _dollars(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"got {text!r}, expected US dollars, for example 5 or 0.50")
-    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,12 +75,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_student(train)
     _add_training(train)
     evaluate = verb(
-        "evaluate", stages.evaluate, "score the student on the held-out split beside its baselines, and write the report"
+        "evaluate", scoring.evaluate, "score the student on the held-out split beside its baselines, and write the report"
     )
     _add_shared(evaluate, prefix_required=False)
     _add_student(evaluate)
     _add_gold(evaluate)
-    _add_scored_set(evaluate)
+    scoring.add_set_flags(evaluate)
+    scoring.add_few_shot_flags(evaluate)
     report = verb("report", tools.report, "write the run's report page from what lies under its prefix")
     _add_shared(report)
     _add_student(report)
@@ -130,8 +106,8 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("--output", help="with --input: JSON lines file to write, a line for each conversation")
     extract.add_argument("--conversation-column", default="conversation", help="with --input: column of the text")
     extract.add_argument("--id-column", help="with --input: column of the conversation's own id; else file and line")
-    extract.add_argument("--batch-size", type=_positive, default=32, help="with --input: conversations answered at once")
-    extract.add_argument("--usd-per-hour", type=_dollars, help="with --input: what this machine costs; prints money per 1,000")
+    extract.add_argument("--batch-size", type=positive, default=32, help="with --input: conversations answered at once")
+    extract.add_argument("--usd-per-hour", type=dollars, help="with --input: what this machine costs; prints money per 1,000")
     extract.add_argument("--prefix", help="with --input: the run whose teacher's cost per 1,000 is printed beside the student's")
     extract.add_argument("--storage-options", help="JSON object for the file system, for example an endpoint")
     _add_below_bar(extract)
@@ -140,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_gpus(preflight)
     estimate = verb("estimate", plans.estimate, "calls, tokens, cost and hours of a run; asks nobody, pays nothing")
     _add_before(estimate, prefix_required=False)
-    estimate.add_argument("--seconds-per-call", type=_positive, default=10, help="how long the teacher takes to answer")
+    estimate.add_argument("--seconds-per-call", type=positive, default=10, help="how long the teacher takes to answer")
     estimate.add_argument("--json", action="store_true", help="the same as JSON")
     costs = verb("costs", tools.costs, "money by run, topic, teacher and day, from the ledgers of a run or of a folder of runs")
     _add_shared(costs)
@@ -161,13 +137,13 @@ def _add_shared(parser: argparse.ArgumentParser, prefix_required: bool = True) -
 
 def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--num-samples", "--num_samples", type=_positive, help="accepted samples asked for; else the configuration's"
+        "--num-samples", "--num_samples", type=positive, help="accepted samples asked for; else the configuration's"
     )
-    parser.add_argument("--num-shards", type=_positive, help="shards of the run")
+    parser.add_argument("--num-shards", type=positive, help="shards of the run")
     parser.add_argument("--seed", type=int, default=1, help="of the plan: equal seeds give equal samples")
     parser.add_argument("--topic", action="append", help="only this topic; may be given again, need not be configured")
     parser.add_argument("--held-out-topic", action="append", help="a topic that is only tested on; may be given again")
-    parser.add_argument("--num-topics", type=_positive, help="only the first so many topics of the configuration")
+    parser.add_argument("--num-topics", type=positive, help="only the first so many topics of the configuration")
     parser.add_argument("--exchanges", help="exchanges of a conversation, for example 4-8; else the configuration's")
     parser.add_argument(
         "--conversations",
@@ -201,10 +177,10 @@ def _add_teacher(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", "--teacher-model", "--teacher_model", default="simulator", help="name in the configuration")
     parser.add_argument("--teacher-url", help="base URL instead of the configured one; also MEDKD_TEACHER_URL")
     parser.add_argument(
-        "--budget-usd", type=_dollars, help="US dollars the run may cost at most; needed for a teacher with a price"
+        "--budget-usd", type=dollars, help="US dollars the run may cost at most; needed for a teacher with a price"
     )
     parser.add_argument("--ca-bundle", help="certificates to trust instead of the usual ones")
-    parser.add_argument("--parallel", type=_positive, default=1, help="shards that run at once and share the key's limits")
+    parser.add_argument("--parallel", type=positive, default=1, help="shards that run at once and share the key's limits")
 
 
 def _add_student(parser: argparse.ArgumentParser) -> None:
@@ -213,10 +189,10 @@ def _add_student(parser: argparse.ArgumentParser) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--ranks", type=_positive, help="processes on this machine; else one per GPU, without GPUs one per core, at most 2"
+        "--ranks", type=positive, help="processes on this machine; else one per GPU, without GPUs one per core, at most 2"
     )
     parser.add_argument(
-        "--num-epochs", "--num_epochs", type=_positive, help="passes over the train split; else the configuration's"
+        "--num-epochs", "--num_epochs", type=positive, help="passes over the train split; else the configuration's"
     )
     parser.add_argument("--train-data", "--train_data", help="JSON lines file instead of a run's data set")
     parser.add_argument("--output-dir", "--output_dir", help="with --train_data: folder for the trained model")
@@ -224,11 +200,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="only print DeepSpeed's configuration and an estimate of each GPU's memory"
     )
-    parser.add_argument("--world-size", type=_positive, help="with --dry-run: GPUs of all machines; else as --ranks")
+    parser.add_argument("--world-size", type=positive, help="with --dry-run: GPUs of all machines; else as --ranks")
     parser.add_argument("--gpu-memory-gib", type=float, help="with --dry-run: memory of a GPU; else of this machine's")
     parser.add_argument(
         "--grace-seconds",
-        type=_positive,
+        type=positive,
         default=100,
         help="seconds that ranks told to stop have before they are killed; a checkpoint is saved if the last one took less",
     )
@@ -247,21 +223,6 @@ def _add_gold(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_scored_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--conversations",
-        action="append",
-        help="score the student on these conversations instead, for which --gold names the column of the records or their file: "
-        "CSV, JSONL (also compressed) or Parquet file, folder or glob, at any URL that fsspec opens; may be given again",
-    )
-    parser.add_argument("--conversation-column", default="conversation", help="with --conversations: column of the text")
-    parser.add_argument("--id-column", help="with --conversations: column of the conversation's own id; else file and line")
-    parser.add_argument("--topic-column", help="with --conversations: column of the topic")
-    parser.add_argument("--model", help="with --conversations: folder of a trained student; else the one that --prefix holds")
-    parser.add_argument("--set-name", help="with --conversations: what the set is called; else as its first file")
-    parser.add_argument("--output", help="with --conversations: folder for the scores; else students/NAME/evaluate/SET")
-
-
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     _add_shared(parser)
     _add_plan(parser)
@@ -269,7 +230,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     _add_student(parser)
     _add_gold(parser)
     parser.add_argument(
-        "--ranks", type=_positive, help="training processes; else one per GPU, without GPUs one per core, at most 2"
+        "--ranks", type=positive, help="training processes; else one per GPU, without GPUs one per core, at most 2"
     )
     parser.add_argument(
         "--from",
@@ -288,8 +249,8 @@ def _add_before(parser: argparse.ArgumentParser, prefix_required: bool = True) -
 
 
 def _add_gpus(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--gpu-memory-gib", type=_gibibytes, help="memory of a GPU that will train; checks that the student fits")
-    parser.add_argument("--world-size", type=_positive, default=1, help="with --gpu-memory-gib: GPUs that train, of all machines")
+    parser.add_argument("--gpu-memory-gib", type=gibibytes, help="memory of a GPU that will train; checks that the student fits")
+    parser.add_argument("--world-size", type=positive, default=1, help="with --gpu-memory-gib: GPUs that train, of all machines")
 
 
 def _add_cluster_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
@@ -303,7 +264,7 @@ def _add_cluster_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     _add_run_of_cluster(logs)
     logs.add_argument("--stage", choices=(*STAGES, "driver"), help="else the failed stage, or the one that runs")
     logs.add_argument("--shard", type=int, help="of stage generate")
-    logs.add_argument("--tail", type=_positive, default=100, help="lines of each pod")
+    logs.add_argument("--tail", type=positive, default=100, help="lines of each pod")
     retry = verb("retry", cluster.retry, "start a run's failed stage again; goes on from the store, pays nothing twice")
     _add_run_of_cluster(retry)
     retry.add_argument("--stage", choices=STAGES, help="else the one that failed")
@@ -359,8 +320,8 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8765, help="port; 0: a free one")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument("--batch-seconds", type=float, default=1.0, help="from the making of a batch to its end")
-    parser.add_argument("--requests-per-minute", type=_positive, help="limit; more are answered 429")
-    parser.add_argument("--tokens-per-minute", type=_positive, help="limit; more are answered 429")
+    parser.add_argument("--requests-per-minute", type=positive, help="limit; more are answered 429")
+    parser.add_argument("--tokens-per-minute", type=positive, help="limit; more are answered 429")
     parser.add_argument(
         "--limiter",
         choices=("bucket", "rolling"),

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medkd.commands.plans import planned
+from medkd.commands.scoring import evaluate_run
 from medkd.commands.settings import (
-    file_options,
     lending_stores,
     load_configs,
     open_prefix,
     plan_flags,
     planned_teacher,
     process_name,
-    read_gold,
     repeat_flags,
     shard_options,
     student_of,
     teacher_client,
 )
-from medkd.errors import BelowBarError, UsageError
+from medkd.errors import UsageError
 
 if TYPE_CHECKING:
     pass
@@ -195,7 +194,7 @@ def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
     if not args.evaluate:
         return 0
     try:
-        return _evaluate_run(args, stop)
+        return evaluate_run(args, stop)
     finally:
         # Card and verdict are written by now, and belong to the model also where it is below a bar.
         store.download(folder, Path(args.output_dir))
@@ -223,91 +222,6 @@ def _train_rank(args: argparse.Namespace, stop: threading.Event) -> int:
         student = student_of(args)
         train(store, student_name=args.student, student=student, ranks=ranks, stop=stop, grace_seconds=args.grace_seconds)
     return 0
-
-
-def evaluate(args: argparse.Namespace, stop: threading.Event) -> int:
-    return _evaluate_set(args, stop) if args.conversations else _evaluate_run(args, stop)
-
-
-def _evaluate_run(args: argparse.Namespace, stop: threading.Event) -> int:
-    from medkd.quality.verdicts import shortfalls
-    from medkd.stages.evaluate import evaluate
-    from medkd.stages.report import write_report
-
-    store = open_prefix(args, stop)
-    bars = load_configs(args).bars.evaluate
-    student = student_of(args)
-    scores = evaluate(
-        store,
-        student_name=args.student,
-        student=student,
-        gold=read_gold(args).by_conversation,
-        gold_source=args.gold_source or "simulator",
-        bars=bars,
-        stop=stop,
-    )
-    shown = {name: f"{found['micro']['f1']:.3f}" for name, found in scores["scores"].items()}
-    baselines = ", ".join(f"{name} {shown[name]}" for name in ("untrained", "constant", "lexicon"))
-    print(
-        f"{args.student} against {scores['reference']}: micro-F1 {shown['student']} "
-        f"({_interval(scores['intervals']['student'])}) on {scores['num_samples']:,} held-out samples ({baselines})"
-    )
-    print(f"report: {store.url}/{write_report(store, args.student)}")
-    if not scores["bars"]["passed"]:
-        raise BelowBarError(
-            f"student {args.student}: below a bar of the configuration: {shortfalls(scores['bars'])}. "
-            "It is not handed on; extract and results take it with --below-bar"
-        )
-    return 0
-
-
-def _evaluate_set(args: argparse.Namespace, stop: threading.Event) -> int:
-    """`--conversations`: a student on conversations from elsewhere; prints the table and where the scores are."""
-    from medkd.quality.score_table import score_table
-    from medkd.stages import external
-    from medkd.stages.evaluate import trained_student
-    from medkd.store import gold_files
-    from medkd.store.conversations import Columns, stream
-    from medkd.student.decode import Extractor
-
-    if not args.gold:
-        raise UsageError("--gold: missing; with --conversations name the column that holds their records, or a file of them")
-    if not (args.prefix or (args.model and args.output)):
-        raise UsageError("--prefix: missing; name the run of --student, or --model FOLDER and --output FOLDER instead of one")
-    name = external.set_name(args.conversations, args.set_name)
-    separate = gold_files.is_file(args.gold) or Path(args.gold).is_file()
-    columns = Columns(
-        conversation=args.conversation_column,
-        id=args.id_column,
-        topic=args.topic_column,
-        gold=None if separate else args.gold,
-    )
-    run = open_prefix(args, stop) if args.prefix else None
-    with tempfile.TemporaryDirectory() as scratch:
-        model, inputs = (Path(args.model), {}) if args.model or not run else trained_student(run, args.student, Path(scratch))
-        extractor = Extractor.load(model)
-        rows = stream(args.conversations, columns, file_options(args))
-        gold = read_gold(args) if separate else gold_files.Gold()
-        found = external.read_set(name, rows, gold, args.gold_source or "human", extractor.tokenizer.linear.schema)
-        student = model.name if args.model else args.student
-        summary, predictions = external.evaluate_set(extractor, found, student_name=student, run=run, stop=stop)
-    if args.output or not run:
-        run, folder = open_prefix(argparse.Namespace(**{**vars(args), "prefix": args.output}), stop), ""
-    else:
-        folder = external.set_folder(args.student, name)
-    path = external.write_set(run, folder, summary, predictions, inputs)
-    print(f"{name}: student {student} {score_table(summary)}\n")
-    counts = summary["counts"]
-    for reason, count in counts["left_out"].items():
-        print(f"left out: {count:,} rows, {reason.replace('_', ' ')}")
-    if counts["seen_in_training"]:
-        print(f"seen in training: {counts['seen_in_training']:,} of these conversations, which flatter the student")
-    print(f"scores: {run.url}/{path}")
-    return 0
-
-
-def _interval(found: dict[str, float]) -> str:
-    return f"95% interval {found['low']:.3f} to {found['high']:.3f}"
 
 
 def _print_progress(progress: dict[str, Any]) -> None:

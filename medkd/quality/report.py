@@ -30,6 +30,11 @@ MODEL_TITLES = {
     "teacher": "teacher",
 }
 """The models that are scored, in the order in which the page shows them."""
+FEW_SHOT_TITLES = {
+    "few_shot_student": "untrained student, few-shot",
+    "few_shot_teacher": "teacher, few-shot",
+}
+"""Models that saw a few training rows in their prompt; they have no columns of their own, only a line."""
 
 # Those with a dot of their own; later ones lie above earlier ones.
 _DRAWN = ("untrained", "constant", "lexicon", "student")
@@ -190,6 +195,7 @@ class Apart:
     f1: float
     low: float
     high: float
+    model: str = "student"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +266,7 @@ def render(data: ReportData) -> str:
         style=Markup(_part("report.css")),
         titles=MODEL_TITLES,
         drawn=_DRAWN,
+        all_titles={**MODEL_TITLES, **FEW_SHOT_TITLES},
         references=REFERENCES,
     )
 

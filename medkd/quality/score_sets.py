@@ -61,15 +61,9 @@ def score_sets(
     def scored(indices: list[int]) -> dict[str, Any]:
         return apart({model: [of_model[i] for i in indices] for model, of_model in comparisons.items()}, "", schema)
 
-    by_source: dict[str, list[int]] = {}
-    held_out: list[int] = []
-    for index, row in enumerate(rows):
-        if row["held_out_topic"]:
-            held_out.append(index)
-        else:
-            by_source.setdefault(references[index].source, []).append(index)
+    by_source, held_out = _by_source(rows, references)
     sources = [source for source in REFERENCES if source in by_source]
-    main = by_source[sources[0]] if sources else held_out
+    main = main_rows(rows, references)
     judged = _judged(main, rows, references, predictions["student"], comparisons["student"])
     cut = [index for index in main if predictions["student"][index].truncated]
     return {
@@ -84,6 +78,24 @@ def score_sets(
         "other_references": {source: {"reference": source, **scored(by_source[source])} for source in sources[1:]},
         "held_out_topics": {"reference": references[held_out[0]].source, **scored(held_out)} if held_out else None,
     }
+
+
+def main_rows(rows: Sequence[Row], references: Sequence[Reference]) -> list[int]:
+    """Positions of the rows whose scores come first: with the best kind of reference, on the usual topics where there are any."""
+    by_source, held_out = _by_source(rows, references)
+    return next((by_source[source] for source in REFERENCES if source in by_source), held_out)
+
+
+def _by_source(rows: Sequence[Row], references: Sequence[Reference]) -> tuple[dict[str, list[int]], list[int]]:
+    """Positions of rows on the usual topics by their kind of reference, and of those on held-out topics."""
+    by_source: dict[str, list[int]] = {}
+    held_out: list[int] = []
+    for index, row in enumerate(rows):
+        if row["held_out_topic"]:
+            held_out.append(index)
+        else:
+            by_source.setdefault(references[index].source, []).append(index)
+    return by_source, held_out
 
 
 def apart(comparisons: Mapping[str, Sequence[Comparison]], reference: str, schema: RecordSchema) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medkd.quality.report import MODEL_TITLES, REFERENCES
+from medkd.quality.report import FEW_SHOT_TITLES, MODEL_TITLES, REFERENCES
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
@@ -17,7 +17,7 @@ def score_table(scores: Mapping[str, Any]) -> str:
         "",
         f"{'':<{width}}  {'F1':>5}  {'95% interval':<14}  precision  recall  hallucinated  omitted  valid",
     ]
-    for name, title in MODEL_TITLES.items():
+    for name, title in {**MODEL_TITLES, **FEW_SHOT_TITLES}.items():
         if name in scores["scores"]:
             lines.append(f"{title:<{width}}  {_model(scores['scores'][name], scores['intervals'][name])}")
     lines += ["", f"{'student, by field':<{width}}  {'F1':>5}  precision  recall  in the references"]

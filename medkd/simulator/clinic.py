@@ -51,7 +51,8 @@ def answer(question: Question) -> Answer:
     asked = "\n".join(text for role, text in question.messages if role == "user")
     transcripts = _CONVERSATION.findall(asked)
     if transcripts:
-        return Answer(kind="extraction", text=_as_json(read_record(transcripts[0]), question.json_schema))
+        # Those before it are examples.
+        return Answer(kind="extraction", text=_as_json(read_record(transcripts[-1]), question.json_schema))
     lines = dict(_ASKED.findall(asked))
     if "Topic" in lines and not question.wants_json:
         spoken = _encounter(_case(lines), asked, question.seed)

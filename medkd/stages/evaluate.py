@@ -19,10 +19,12 @@ from typing import Any
 
 from medkd.config import ScoreBar, StudentConfig, config_hash
 from medkd.errors import InputError
-from medkd.quality.score_sets import Prediction, Reference, apart, comparison, score_sets
-from medkd.records import RECORD_SCHEMAS, Record
+from medkd.quality.score_sets import Prediction, Reference, apart, comparison, main_rows, score_sets
+from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
 from medkd.samples import conversation_sha256
 from medkd.stages import answers
+from medkd.stages import few_shot as few_shots
+from medkd.stages.few_shot import AskedTeacher
 from medkd.stages.handover import write_evaluation
 from medkd.stages.prepare import SplitRows, stream_splits
 from medkd.stages.train import train_manifest_path
@@ -35,6 +37,7 @@ Row = dict[str, Any]
 
 # Conversations of rejected samples that are scored apart, at most: the first ones by sample id.
 _MOST_REJECTED = 200
+_EXAMPLE = ("conversation_sha256", "input", "output")
 
 
 def evaluate_folder(student_name: str) -> str:
@@ -49,13 +52,16 @@ def evaluate(
     gold: Mapping[str, Record] | None,
     gold_source: str = "simulator",
     bars: Sequence[ScoreBar] = (),
+    few_shot: int = 0,
+    asked_teacher: AskedTeacher | None = None,
     stop: threading.Event,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Score a trained student on the test split; returns what `scores.json` says.
 
     gold: known records by conversation hash; gold_source: whose they are. bars: what the student must reach; `bars` of the answer
-    and of the manifest says whether it does. Raises ConfigError where training has not finished and InputError where a file
+    and of the manifest says whether it does. few_shot: examples that a causal student before any training, and `asked_teacher`,
+    see of the train split; 0: neither is asked. Raises ConfigError where training has not finished and InputError where a file
     differs from its manifest or nothing is left to test on.
     """
     trained = manifests.require(store, train_manifest_path(student_name), "train")
@@ -70,15 +76,25 @@ def evaluate(
         folder = _download_model(store, trained, Path(scratch))
         schema = RECORD_SCHEMAS[StudentForm.read(folder).schema]
         students, of_rejected = _students(folder, rows, references, rejected, seed, stop)
+        examples = few_shots.chosen(stream_splits(store, data_set, _EXAMPLE)["train"], few_shot) if few_shot else []
+        students |= _few_shot_student(store, student, folder, rows, references, examples, Path(scratch), seed, stop)
     baselines = answers.baselines(KnownRecords.of(store, data_set), [row["input"] for row in rows], schema)
     predictions = {**baselines, **students, **answers.teachers(rows, references, schema)}
     scores = score_sets(rows, references, predictions, schema, bars)
     if rejected:
-        compared = [comparison(reference, one, schema) for (_, reference), one in zip(rejected, of_rejected, strict=True)]
-        scores["rejected_conversations"] = apart({"student": compared}, gold_source, schema)
+        known = [reference for _, reference in rejected]
+        scores["rejected_conversations"] = _side_by_side({"student": of_rejected}, known, schema)
+    written = answers.prediction_rows(rows, references, predictions, schema)
+    if asked_teacher and examples:
+        some = main_rows(rows, references)[: asked_teacher.num_rows]
+        known = [references[index] for index in some]
+        texts = [rows[index]["input"] for index in some]
+        found = few_shots.teachers_answers(store, asked_teacher, examples, texts, schema, stop)
+        of_student = [predictions["student"][index] for index in some]
+        scores["few_shot_teacher"] = _side_by_side({"student": of_student, "few_shot_teacher": found}, known, schema)
+        written += answers.prediction_rows([rows[index] for index in some], known, {"few_shot_teacher": found}, schema)
     counts = {**_counts(rows, references, predictions), "bars": scores["bars"]}
     summary = {"format": 1, "student": student_name, **scores, "counts": counts}
-    written = answers.prediction_rows(rows, references, predictions, schema)
     _publish(store, student_name, student, trained, data_set, summary, written)
     return summary
 
@@ -160,6 +176,41 @@ def _students(
     fresh = Extractor(untrained(folder, tokenizer.family, seed), tokenizer)
     of_fresh = answers.asked(fresh, tested, name="untrained", most_tokens=limit, stop=stop)
     return {"student": of_student[: len(tested)], "untrained": of_fresh}, of_student[len(tested) :]
+
+
+def _few_shot_student(
+    store: Store,
+    student: StudentConfig,
+    folder: Path,
+    rows: Sequence[Row],
+    references: Sequence[Reference],
+    examples: Sequence[few_shots.Example],
+    scratch: Path,
+    seed: int,
+    stop: threading.Event,
+) -> dict[str, list[Prediction]]:
+    """The answers of a causal student as training found it, with examples in its prompts; nothing for others."""
+    if not examples or StudentForm.read(folder).family != "causal":
+        return {}
+    from medkd.student.few_shot import few_shot_extractor
+    from medkd.student.tokenizer import StudentTokenizer
+
+    tokenizer = StudentTokenizer.load(folder)
+    limit = answers.answer_limit(tokenizer, (one.record for one in references))
+    extractor = few_shot_extractor(store, student, tokenizer, examples, answer_length=limit, scratch=scratch, seed=seed)
+    conversations = [row["input"] for row in rows]
+    return {"few_shot_student": answers.asked(extractor, conversations, name="few_shot_student", most_tokens=limit, stop=stop)}
+
+
+def _side_by_side(
+    predictions: Mapping[str, Sequence[Prediction]], references: Sequence[Reference], schema: RecordSchema
+) -> dict[str, Any]:
+    """Scores of several models on the same conversations, apart from all others."""
+    compared = {
+        model: [comparison(*pair, schema) for pair in zip(references, of_model, strict=True)]
+        for model, of_model in predictions.items()
+    }
+    return apart(compared, references[0].source, schema)
 
 
 def _counts(

@@ -345,6 +345,7 @@ def _scored_apart(scores: Mapping[str, Any]) -> tuple[Apart, ...]:
         ("held-out topics", scores.get("held_out_topics")),
         ("conversations whose samples were rejected", scores.get("rejected_conversations")),
         ("answers that were cut", scores.get("truncated")),
+        ("conversations that a teacher was shown examples for", scores.get("few_shot_teacher")),
         *((f"rows with {_reference(source)[0]}", other) for source, other in scores.get("other_references", {}).items()),
     ]
     return tuple(
@@ -352,11 +353,14 @@ def _scored_apart(scores: Mapping[str, Any]) -> tuple[Apart, ...]:
             title=title,
             reference=_reference(found.get("reference", scores["reference"]))[0],
             num_samples=found["num_samples"],
-            f1=found["scores"]["student"]["micro"]["f1"],
-            **found["intervals"]["student"],
+            f1=found["scores"][model]["micro"]["f1"],
+            model=model,
+            **found["intervals"][model],
         )
         for title, found in sets
         if found and "intervals" in found
+        for model in ("student", "few_shot_teacher")
+        if model in found["scores"]
     )
 
 

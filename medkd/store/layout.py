@@ -13,9 +13,24 @@ GAPS = f"{GENERATE}/gaps.json"
 DATASET = "dataset"
 REPORT = "report/index.html"
 LOGS = "logs"
+FEW_SHOT = "few-shot"
 PLAN_MANIFEST = "plan-manifest.json"
 DATASET_MANIFEST = f"{DATASET}/manifest.json"
-PARTS = (PLAN, PLAN_MANIFEST, "layout.json", OWNER, CONTROL, BUDGET, GENERATE, DATASET, "students", "weights", "report", LOGS)
+PARTS = (
+    PLAN,
+    PLAN_MANIFEST,
+    "layout.json",
+    OWNER,
+    CONTROL,
+    BUDGET,
+    GENERATE,
+    DATASET,
+    "students",
+    "weights",
+    "report",
+    LOGS,
+    FEW_SHOT,
+)
 """What a run writes right below its prefix."""
 DATASET_BARS = f"{DATASET}/bars.json"
 EVALUATION_FILE = "evaluation.json"
@@ -40,6 +55,11 @@ def budget_return(shard: int, taken: bool = False) -> str:
 def booking(name: str) -> str:
     """What one call outside any shard cost."""
     return f"{PREFLIGHT}/{name}.json"
+
+
+def few_shot_reply(key: str) -> str:
+    """A teacher's reply to a question with examples, kept for the next evaluation."""
+    return f"{FEW_SHOT}/{key}.json"
 
 
 def shard_folder(shard: int) -> str:

@@ -115,7 +115,7 @@ TOKEN_INDEX = pa.schema(
 PREDICTION_COLUMNS = pa.schema(
     [
         ("sample_id", pa.string()),
-        ("model", pa.string()),  # student, untrained, constant, lexicon or teacher
+        ("model", pa.string()),  # student, untrained, constant, lexicon, teacher, few_shot_student or few_shot_teacher
         ("raw_text", pa.string()),
         ("record", pa.string()),  # compact JSON; null where raw_text is not valid
         ("gold", pa.string()),  # the reference record

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +21,8 @@ from medkd.cluster.diagnosis import Problem
 from medkd.cluster.metrics import metrics
 from medkd.cluster.screen import duration, screen
 from medkd.cluster.web import Web
-from medkd.errors import ConfigError
+from medkd.commands.flags import build_parser
+from medkd.errors import ConfigError, UsageError
 from medkd.store import layout
 from medkd.store.files import open_store
 from tests.cluster_driver.conftest import FULL, RUN, STUDENT, connect, write_student_part
@@ -204,6 +206,25 @@ def test_results_are_copied_from_the_run_s_store(api: FakeApi, tmp_path: Path) -
     assert early.returncode == 78 and "nothing there yet" in early.stderr
 
 
+def test_results_of_a_prefix_are_those_of_its_only_student(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "run"))
+    store.replace(layout.REPORT, b"page")
+    line = ["results", "--prefix", str(tmp_path / "run"), "--output", str(tmp_path / "out"), "--what"]
+
+    def results(*what: str) -> int:
+        args = build_parser().parse_args([*line, *what])
+        return int(args.verb(args, threading.Event()))
+
+    assert results("report") == 0
+    with pytest.raises(UsageError, match="there is none yet"):
+        results("model")
+    write_student_part(store, "model")
+    assert results("model") == 0 and (tmp_path / "out" / "model" / "data.bin").exists()
+    store.replace("students/other/model/data.bin", b"data")
+    with pytest.raises(UsageError, match=f"there are other, {STUDENT}"):
+        results("model")
+
+
 def test_a_student_below_its_bar_is_not_among_the_results_unless_asked_for(api: FakeApi, tmp_path: Path) -> None:
     api.install(FULL, RUN)
     store = open_store(str(tmp_path / "run"))
@@ -234,6 +255,8 @@ def test_the_verdict_on_the_student_stands_on_the_screen() -> None:
     assert "verdict   tiny-t5: below its bar (micro.f1: got 0.71, the bar is 0.8)" in screen(board, time.time())
     assert boards.from_json(boards.to_json(board)) == board
     assert "verdict" not in screen(some_board(), time.time())
+    assert 'medkd_student_verdict{run="flu",student="tiny-t5",verdict="below its bar"} 1' in metrics(board)
+    assert "medkd_student_verdict" not in metrics(some_board())
 
 
 def test_a_silent_driver_is_said_after_a_while() -> None:
