@@ -333,6 +333,15 @@ Word = Annotated[str, Field(pattern=r"^\S([^\r\n]*\S)?$")]
 Words = Annotated[tuple[Word, ...], Field(min_length=1)]
 
 
+class Judges(_Strict):
+    """Who extracts accepted samples a second time, so that doubtful records show."""
+
+    teacher: str | None = None
+    """Name of another teacher; null: the run's own, at its temperature of conversations."""
+    share: float = Field(default=1.0, gt=0, le=1)
+    """Of the samples, which ones being a matter of the seed."""
+
+
 class GenerationSettings(_Strict):
     """What the samples of a run are about."""
 
@@ -347,6 +356,12 @@ class GenerationSettings(_Strict):
     ungrounded: Literal["reject", "flag"] = "reject"
     """A record with a value that its conversation does not support: `reject` has it repaired or rejected; `flag` accepts the row
     and names such values in its column `unsupported`."""
+
+    judges: Judges | None = None
+    """A second extraction of accepted samples; null: none."""
+    require_agreement: float | None = Field(default=None, ge=0, le=1)
+    """Share of the record's fields on which a second extraction has to agree; prepare leaves rows below it out of train and
+    validation, never out of the test. Null: no row is left out, and those nobody extracted twice never are."""
 
     @property
     def num_samples(self) -> int:

@@ -144,6 +144,12 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--topic", action="append", help="only this topic; may be given again, need not be configured")
     parser.add_argument("--held-out-topic", action="append", help="a topic that is only tested on; may be given again")
     parser.add_argument("--num-topics", type=positive, help="only the first so many topics of the configuration")
+    parser.add_argument(
+        "--judges",
+        metavar="SHARE|NAME[:SHARE]",
+        help="extract this share of the accepted samples a second time, by another configured teacher or again by the same one; "
+        "disagreement is kept by field",
+    )
     parser.add_argument("--exchanges", help="exchanges of a conversation, for example 4-8; else the configuration's")
     parser.add_argument(
         "--conversations",

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medkd.commands.settings import (
+    api_key,
     check_hub_token,
     conversation_source,
     generation_settings,
+    judge_of,
     lending_stores,
     load_configs,
     num_shards,
@@ -36,9 +38,15 @@ def estimate(args: argparse.Namespace, stop: threading.Event) -> int:
     """What a plan will take; asks nobody and writes nothing."""
     from medkd.stages import estimates
 
-    teacher, plan = planned(args)
-    shards = num_shards(args, plan)
-    found = estimates.estimate(plan, teacher, num_shards=shards, parallel=args.parallel, seconds_per_call=args.seconds_per_call)
+    teacher, plan, judge = planned(args)
+    found = estimates.estimate(
+        plan,
+        teacher,
+        num_shards=num_shards(args, plan),
+        parallel=args.parallel,
+        seconds_per_call=args.seconds_per_call,
+        judge=judge,
+    )
     print(estimates.as_json(found) if args.json else "\n".join(estimates.shown(found)))
     return 0
 
@@ -58,14 +66,14 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     if not args.skip_preflight:
         # A plan that stands was checked before it was written: a retry pays no further call.
         _check_all(args, stop, first_call=not open_prefix(args, stop).exists(layout.PLAN_MANIFEST))
-    teacher, plan = planned(args)
+    teacher, plan, judge = planned(args)
     store = open_prefix(args, stop)
     ownership.take(store, args.owner or process_name(), take_over=args.take_over)
     find_lent(lending_stores(args, stop))
     shards = num_shards(args, plan)
-    planning.rehearse(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd)
+    planning.rehearse(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd, judge=judge)
     _copy_weights(args, store, stop)
-    cut = planning.publish(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd)
+    cut = planning.publish(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd, judge=judge)
     shard_zero = len(plan.shard_range(0, cut.num_shards))
     first = control.first_control(plan.total_samples, shard_zero, cut.chunk_usd > 0, teacher.min_gold_f1)
     control.create_control(store, first)
@@ -74,8 +82,8 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
-def planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:
-    """Teacher and plan of the flags, checked as far as that goes without store and network."""
+def planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan, TeacherConfig | None]:
+    """Teacher, plan and judge of the flags, checked as far as that goes without store and network."""
     from medkd.stages import plan as planning
 
     configs = load_configs(args)
@@ -83,9 +91,21 @@ def planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan]:
     planning.check_terms(args.teacher, teacher)
     if hasattr(args, "student"):
         planning.check_students(configs, [args.student])
-    plan = _plan_of(args, configs, teacher)
+    plan, judge = _plan_of(args, configs, teacher)
     planning.check_phi(plan, teacher)
-    return teacher, plan
+    if judge:
+        check_judge(plan, judge)
+    return teacher, plan, judge
+
+
+def check_judge(plan: Plan, judge: TeacherConfig) -> None:
+    """ConfigError where another teacher may not extract the plan's samples again."""
+    from medkd.stages import plan as planning
+
+    assert plan.judges
+    name = plan.judges["teacher"]["name"]
+    planning.check_terms(name, judge)
+    planning.check_phi(plan, judge, name)
 
 
 def wanted_weights(args: argparse.Namespace, store: Store, stop: threading.Event) -> HubModel | None:
@@ -99,19 +119,23 @@ def wanted_weights(args: argparse.Namespace, store: Store, stop: threading.Event
     return find_on_hub(student, stop)
 
 
-def _plan_of(args: argparse.Namespace, configs: ModelConfigs, teacher: TeacherConfig) -> Plan:
+def _plan_of(args: argparse.Namespace, configs: ModelConfigs, teacher: TeacherConfig) -> tuple[Plan, TeacherConfig | None]:
     from medkd.stages import plan as planning
     from medkd.teacher import prompts
 
-    return planning.make_plan(
-        generation_settings(configs, args),
+    settings = generation_settings(configs, args)
+    judge = judge_of(configs, settings, args)
+    plan = planning.make_plan(
+        settings,
         args.teacher,
         teacher,
         seed=args.seed,
         total_samples=0 if args.dataset_from and not args.conversations and args.num_samples is None else args.num_samples,
         prompt_version=prompts.PROMPT_VERSION,
         source=conversation_source(args, {"s3": options} if (options := storage_options(args)) else {}),
+        judge=judge,
     )
+    return plan, judge
 
 
 def _copy_weights(args: argparse.Namespace, store: Store, stop: threading.Event) -> None:
@@ -147,15 +171,24 @@ class _Checks:
         return f"{self.args.student}: {student.model_name}, {student.num_epochs} epochs, ZeRO {student.zero_stage}"
 
     def plan(self) -> str:
-        self.planned = _plan_of(self.args, self.configs, self.teacher)
-        return f"{self.planned.total_samples:,} samples in {num_shards(self.args, self.planned)} shards"
+        self.planned, self.judge = _plan_of(self.args, self.configs, self.teacher)
+        judges = self.planned.judges
+        again = f"; {100 * judges['share']:g}% of them extracted a second time" if judges else ""
+        return f"{self.planned.total_samples:,} samples in {num_shards(self.args, self.planned)} shards{again}"
 
     def patient_data(self) -> str:
         from medkd.stages import plan as planning
 
         planning.check_phi(self.planned, self.teacher)
+        self._check_judge()
         source = self.planned.source
         return "none" if source is None or not source.contains_phi else "covered by an agreement with the teacher's provider"
+
+    def _check_judge(self) -> None:
+        """Of another teacher that extracts samples again: its terms, its agreement for patient data, its key."""
+        if self.judge and self.planned.judges:
+            check_judge(self.planned, self.judge)
+            api_key(self.planned.judges["teacher"]["name"], self.judge)
 
     def store(self) -> str:
         from medkd.store.files import check_exclusive_create
@@ -179,11 +212,18 @@ class _Checks:
         from medkd.stages import plan as planning
 
         shards = num_shards(self.args, self.planned)
-        cut = planning.make_layout(self.planned, self.teacher, num_shards=shards, budget_usd=self.args.budget_usd)
+        cut = planning.make_layout(
+            self.planned, self.teacher, num_shards=shards, budget_usd=self.args.budget_usd, judge=self.judge
+        )
         if not cut.estimate_usd:
             return "needs none: no call costs anything"
         found = estimates.estimate(
-            self.planned, self.teacher, num_shards=shards, parallel=self.args.parallel, seconds_per_call=10.0
+            self.planned,
+            self.teacher,
+            num_shards=shards,
+            parallel=self.args.parallel,
+            seconds_per_call=10.0,
+            judge=self.judge,
         )
         return f"${self.args.budget_usd:,.2f} for {found.calls:,} calls, estimated at ${cut.estimate_usd:,.2f}"
 

@@ -131,12 +131,45 @@ def generation_settings(configs: ModelConfigs, args: argparse.Namespace) -> conf
         changed["held_out_topics"] = tuple(args.held_out_topic)
     if args.num_topics:
         changed["conversation_topics"] = settings.conversation_topics[: args.num_topics]
+    if args.judges:
+        changed["judges"] = _judges(args.judges)
     if args.exchanges:
         changed["conversation_length"] = _exchanges(args.exchanges)
     try:
         return config.GenerationSettings.model_validate({**settings.model_dump(), **changed})
     except ValueError as error:
         raise UsageError(f"--topic, --held-out-topic: {str(error).splitlines()[2].strip()}") from None
+
+
+def _judges(text: str) -> dict[str, Any]:
+    """`0.2`, `openai` or `openai:0.2`."""
+    head, colon, tail = text.rpartition(":")
+    name, share = (head, tail) if colon else ("", text)
+    try:
+        return {"teacher": name or None, "share": float(share)}
+    except ValueError:
+        return {"teacher": text, "share": 1.0}
+
+
+def judge_of(configs: ModelConfigs, settings: config.GenerationSettings, args: argparse.Namespace) -> TeacherConfig | None:
+    """The other teacher that extracts samples a second time; None where there is none, or the run's own does."""
+    if settings.judges is None or settings.judges.teacher in (None, args.teacher):
+        return None
+    return configs.teacher(str(settings.judges.teacher))
+
+
+def planned_judge(store: Store, configs: ModelConfigs, args: argparse.Namespace, stop: threading.Event) -> Any:
+    """The judge that the plan names, with its client; None where it names none. ConfigError where it is another one by now."""
+    from medkd.stages.plan import load_plan, teacher_identity
+    from medkd.stages.shard_work import Judge
+
+    planned = (load_plan(store)[0].judges or {}).get("teacher")
+    if not planned:
+        return None
+    judge = configs.teacher(planned["name"])
+    if teacher_identity(planned["name"], judge) != planned:
+        raise ConfigError(f"teacher_models.{planned['name']}: differs from the plan, which has it as judge; restore it")
+    return Judge(judge, teacher_client(argparse.Namespace(**{**vars(args), "teacher": planned["name"]}), judge, stop))
 
 
 def _exchanges(text: str) -> dict[str, int]:
@@ -228,6 +261,7 @@ def plan_flags(args: argparse.Namespace) -> list[str]:
         "held_out_topic",
         "num_topics",
         "exchanges",
+        "judges",
         "dataset_from",
     )
     return repeat_flags(args, *what, *conversations, "take_over")

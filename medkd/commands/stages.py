@@ -19,6 +19,7 @@ from medkd.commands.settings import (
     load_configs,
     open_prefix,
     plan_flags,
+    planned_judge,
     planned_teacher,
     process_name,
     repeat_flags,
@@ -70,7 +71,8 @@ def generate(args: argparse.Namespace, stop: threading.Event) -> int:
     store = open_prefix(args, stop)
     teacher_name, teacher = planned_teacher(store, configs, args)
     client = teacher_client(args, teacher, stop)
-    manifest = generate(store, teacher, client, shard_options(args, teacher), stop=stop)
+    judge = planned_judge(store, configs, args, stop)
+    manifest = generate(store, teacher, client, shard_options(args, teacher), stop=stop, judge=judge)
     counts = manifest.counts
     print(
         f"shard {args.shard_index}: {counts['accepted']:,} accepted, {counts['rejected']:,} rejected, {counts['short']:,} short; "
@@ -85,16 +87,17 @@ def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages import plan as planning
     from medkd.stages.generate import generate
 
-    teacher, plan = planned(args)
+    teacher, plan, judge = planned(args)
     args.prefix = args.prefix or f"{args.output_path}.run"
     store = open_prefix(args, stop)
     if args.budget_usd is None and not teacher.prices.free:
-        args.budget_usd = estimates.default_budget_usd(plan, teacher)
+        args.budget_usd = estimates.default_budget_usd(plan, teacher, judge)
         print(f"no --budget-usd: this run stops at ${args.budget_usd:.2f}, three times its estimate", file=sys.stderr)
     client = teacher_client(args, teacher, stop)
     planning.check_model(args.teacher, teacher, client.models())
-    planning.publish(store, plan, teacher, num_shards=1, budget_usd=args.budget_usd)
-    generate(store, teacher, client, shard_options(args, teacher), stop=stop, on_progress=_print_progress)
+    planning.publish(store, plan, teacher, num_shards=1, budget_usd=args.budget_usd, judge=judge)
+    judging = planned_judge(store, load_configs(args), args, stop)
+    generate(store, teacher, client, shard_options(args, teacher), stop=stop, on_progress=_print_progress, judge=judging)
     count = jsonl.write(jsonl.accepted_rows(store), Path(args.output_path))
     print(f"{args.output_path}: {count:,} rows")
     if args.validate:
@@ -110,7 +113,14 @@ def prepare(args: argparse.Namespace, stop: threading.Event) -> int:
 
     configs = load_configs(args)
     lent = find_lent(lending_stores(args, stop))
-    manifest = prepare(open_prefix(args, stop), args.student, configs.student(args.student), lent, configs.bars.prepare)
+    manifest = prepare(
+        open_prefix(args, stop),
+        args.student,
+        configs.student(args.student),
+        lent,
+        configs.bars.prepare,
+        configs.generation_settings.require_agreement,
+    )
     counts = manifest.counts
     print(
         f"data set {counts['data_set_hash'][:12]}: {counts['train']:,} train, {counts['validation']:,} validation, "

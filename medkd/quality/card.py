@@ -22,6 +22,7 @@ def data_set_card(statistics: Mapping[str, Any]) -> str:
     united = f"- With the data sets of other runs:\n{runs}" if runs else ""
     flags = ", ".join(f"{path} in {count:,}" for path, count in statistics["flagged"].items())
     flagged = f"- Flagged in `unsupported`, the conversation does not say it: {flags}.\n" if flags else ""
+    agreement = _agreement(statistics.get("agreement"), statistics.get("disputed", 0))
     acceptance = "".join(_acceptance(by, statistics.get("acceptance", {}).get(by, {})) for by in ("teacher", "topic"))
     short = _short_cells(statistics.get("short_cells", ()))
     repeated = duplicates.get("exact", 0) + duplicates.get("near", 0)
@@ -44,12 +45,24 @@ record as JSON).
 before that {statistics.get("rejected", 0):,} failed a check.
 {gap}- Balance: {balance["cells"]:,} cells (topic x mood) with {balance["smallest"]:,} to {balance["largest"]:,} rows, \
 {balance["mean"]:,} on average.
-{flagged}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
+{flagged}{agreement}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
 - Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
 {acceptance}{short}
 Known limits: generated conversations are not real encounters, records are checked for support by the conversation and not by a
 clinician, and agreement with the teacher is not accuracy. Not for clinical decisions.
 """
+
+
+def _agreement(found: Mapping[str, Any] | None, disputed: int) -> str:
+    """What second extractions say; empty where there is none."""
+    if not found:
+        return ""
+    lowest = sorted(found["by_field"].items(), key=lambda item: (item[1], item[0]))[:3]
+    fields = ", ".join(f"{path} {_percent(share)}" for path, share in lowest)
+    return (
+        f"- Extracted a second time: {found['judged']:,} rows, of which {found['agreed']:,} agree in every field "
+        f"(`disagreement` names the others' fields); the least agreed on: {fields}. Left out as disputed: {disputed:,}.\n"
+    )
 
 
 def _acceptance(by: str, groups: Mapping[str, Mapping[str, Any]]) -> str:

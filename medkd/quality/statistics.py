@@ -30,6 +30,8 @@ class Statistics:
         self._teachers: set[str] = set()
         self._stated: Counter[str] = Counter()
         self._flagged: Counter[str] = Counter()
+        self._judged = self._agreed = 0
+        self._disagreement: Counter[str] = Counter()
         self._lengths: dict[str, Counter[int]] = {"conversation_characters": Counter(), "record_characters": Counter()}
 
     def add(self, row: Row, split: Split, held_out: bool) -> None:
@@ -41,6 +43,10 @@ class Statistics:
         self._references[row["reference"]] += 1
         self._teachers.add(str(row.get("served_model") or row["teacher"]))
         self._flagged.update({flag["field"] for flag in row.get("unsupported") or ()})
+        if row.get("disagreement") is not None:
+            self._judged += 1
+            self._agreed += not row["disagreement"]
+            self._disagreement.update(row["disagreement"])
         record = json.loads(row["output"])
         self._stated.update({path for path, value in self._schema.values(record) if value != NOT_PROVIDED})
         self._lengths["conversation_characters"][len(row["input"])] += 1
@@ -67,12 +73,21 @@ class Statistics:
             "teachers": sorted(self._teachers),
             "share_stated": {path: round(self._stated[path] / max(1, self.num_rows), 4) for path in self._schema.leaves()},
             "flagged": dict(sorted(self._flagged.items())),
+            **({"agreement": self._agreement()} if self._judged else {}),
             **{name: _quantiles(lengths) for name, lengths in self._lengths.items()},
             "balance": self._balance(),
             "by_cell": [
                 {"topic": topic, "mood": mood, **{split: counts[split] for split in SPLITS}}
                 for (topic, mood), counts in sorted(self._cells.items())
             ],
+        }
+
+    def _agreement(self) -> dict[str, Any]:
+        """Of the rows whose record was extracted twice: how many agree everywhere, and the share that does by field."""
+        return {
+            "judged": self._judged,
+            "agreed": self._agreed,
+            "by_field": {path: round(1 - self._disagreement[path] / self._judged, 4) for path in self._schema.leaves()},
         }
 
     def _balance(self) -> dict[str, Any]:

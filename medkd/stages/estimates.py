@@ -54,16 +54,30 @@ class Estimate:
         return max(self.hours_by_limit.values(), default=0.0)
 
 
-def estimate(plan: Plan, teacher: TeacherConfig, *, num_shards: int, parallel: int, seconds_per_call: float) -> Estimate:
+def estimate(
+    plan: Plan,
+    teacher: TeacherConfig,
+    *,
+    num_shards: int,
+    parallel: int,
+    seconds_per_call: float,
+    judge: TeacherConfig | None = None,
+) -> Estimate:
     """What the plan will take with this teacher at its configured limits.
 
     parallel: shards that run at once. seconds_per_call: how long the teacher takes, for the limit of calls in flight.
     """
     calls, tokens_in, tokens_out, rests_on = _volume(plan, teacher)
     prices = teacher.prices
-    cheapest = (tokens_in * prices.input + tokens_out * prices.output) / 1e6
-    cost = cheapest * prices.peak_multiplier
-    floor = 0.0 if cost == 0 else max(cost, 5 * dearest_call_usd(plan, teacher))
+    second = judges_usd(plan, judge or teacher)
+    cheapest = (tokens_in * prices.input + tokens_out * prices.output) / 1e6 + second / (judge or teacher).prices.peak_multiplier
+    cost = _usd(teacher, tokens_in, tokens_out) + second
+    floor = 0.0 if cost == 0 else max(cost, 5 * dearest_call_usd(plan, teacher, judge))
+    if plan.judges:
+        rests_on = [
+            *rests_on,
+            f"of the cost ${second:,.2f} for second extractions, whose calls and tokens are not in those above",
+        ]
     at_once = min(parallel, num_shards)
     in_flight = max(1, at_once) * max(1, teacher.limits.max_concurrency // parallel)
     return Estimate(
@@ -81,14 +95,32 @@ def estimate(plan: Plan, teacher: TeacherConfig, *, num_shards: int, parallel: i
     )
 
 
-def estimate_usd(plan: Plan, teacher: TeacherConfig) -> float:
-    """What the run should cost at the dearest price tier."""
+def estimate_usd(plan: Plan, teacher: TeacherConfig, judge: TeacherConfig | None = None) -> float:
+    """What the run should cost at the dearest price tier. judge: another teacher that extracts samples a second time."""
     _, tokens_in, tokens_out, _ = _volume(plan, teacher)
+    return _usd(teacher, tokens_in, tokens_out) + judges_usd(plan, judge or teacher)
+
+
+def judges_usd(plan: Plan, judge: TeacherConfig) -> float:
+    """What the second extractions should cost at the dearest price tier."""
+    if not plan.judges or not asks_teacher(plan):
+        return 0.0
+    count, conversation = float(plan.judges["share"]) * plan.total_samples, _conversation_tokens(plan)[0]
+    extraction = prompts.extraction_request("", plan.schema, judge, seed=0)
+    tokens_in = _prompt_tokens(extraction) + _schema_tokens(extraction, judge) + conversation
+    return _usd(judge, count * tokens_in, count * TOKENS_PER_RECORD)
+
+
+def _usd(teacher: TeacherConfig, tokens_in: float, tokens_out: float) -> float:
     return (tokens_in * teacher.prices.input + tokens_out * teacher.prices.output) * teacher.prices.peak_multiplier / 1e6
 
 
-def dearest_call_usd(plan: Plan, teacher: TeacherConfig) -> float:
+def dearest_call_usd(plan: Plan, teacher: TeacherConfig, judge: TeacherConfig | None = None) -> float:
     """What the dearest usual call of this plan reserves: the longest prompt, a repair included, at the peak price."""
+    return max(_dearest_call_usd(one) for one in (teacher, judge) if one)
+
+
+def _dearest_call_usd(teacher: TeacherConfig) -> float:
     prices = teacher.prices
     input_price = max(prices.input, prices.cached_input or 0.0, prices.cache_write or 0.0)
     reply_limit = 2 * max(teacher.max_conversation_tokens, teacher.max_record_tokens)
@@ -96,9 +128,10 @@ def dearest_call_usd(plan: Plan, teacher: TeacherConfig) -> float:
     return (prompt_bytes * input_price + reply_limit * prices.output) * prices.peak_multiplier / 1e6
 
 
-def default_budget_usd(plan: Plan, teacher: TeacherConfig) -> float:
+def default_budget_usd(plan: Plan, teacher: TeacherConfig, judge: TeacherConfig | None = None) -> float:
     """A bound for commands that name no budget: three times the estimate, and room for the calls in flight."""
-    return max(3 * estimate_usd(plan, teacher), 2 * teacher.limits.max_concurrency * dearest_call_usd(plan, teacher))
+    in_flight = 2 * teacher.limits.max_concurrency * dearest_call_usd(plan, teacher, judge)
+    return max(3 * estimate_usd(plan, teacher, judge), in_flight)
 
 
 def asks_teacher(plan: Plan) -> bool:

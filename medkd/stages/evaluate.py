@@ -37,6 +37,7 @@ Row = dict[str, Any]
 
 # Conversations of rejected samples that are scored apart, at most: the first ones by sample id.
 _MOST_REJECTED = 200
+_TESTED = ("sample_id", "topic", "input", "output", "gold", "reference", "conversation_sha256", "held_out_topic")
 _EXAMPLE = ("conversation_sha256", "input", "output")
 
 
@@ -66,8 +67,7 @@ def evaluate(
     """
     trained = manifests.require(store, train_manifest_path(student_name), "train")
     data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
-    splits = stream_splits(store, data_set, tuple(tables.DATASET_COLUMNS.names))
-    rows = list(splits["test"])
+    rows = list(stream_splits(store, data_set, _TESTED)["test"])
     if not rows:
         raise InputError(f"{store.url}: the test split is empty; generate more samples")
     references = [_reference(row, gold or {}, gold_source) for row in rows]

@@ -18,7 +18,7 @@ from medkd.stages import plan as planning
 from medkd.stages import tallies
 from medkd.stages.sample_steps import TOKEN_KINDS, Row
 from medkd.stages.shard_options import ShardOptions
-from medkd.stages.shard_work import ShardWork
+from medkd.stages.shard_work import Judge, ShardWork
 from medkd.store import journal, layout, manifests
 from medkd.store.budget import lost_usd
 from medkd.store.files import Store
@@ -35,8 +35,9 @@ def generate(
     *,
     stop: threading.Event,
     on_progress: Callable[[dict[str, Any]], None] = lambda progress: None,
+    judge: Judge | None = None,
 ) -> Manifest:
-    """Bring one shard to its end and return its manifest; at once where it has ended before.
+    """Bring one shard to its end and return its manifest; at once where it has ended before. judge: the plan's other teacher.
 
     Raises StoppedError after `stop` was set, FencedError where another process took the shard over, BudgetError where the
     run's budget is spent, and the teacher's RefusedError, ConfigError or UnreachableError. In each case what was answered is
@@ -46,13 +47,15 @@ def generate(
     if not 0 <= options.shard < cut.num_shards:
         raise ConfigError(f"--shard-index: got {options.shard}, allowed: 0 to {cut.num_shards - 1}, the shards of this run")
     planning.check_phi(plan, teacher)
+    if plan.judges and teacher.mode == "batch":
+        raise ConfigError("generation_settings.judges: got a second extraction in mode batch, expected mode call")
     manifest_path = layout.shard_file(options.shard, "manifest.json")
     finished = manifests.read(store, manifest_path)
     if finished:
         journal.delete_segments(store, options.shard)
         return finished
     try:
-        shard = ShardWork(store, plan, cut, teacher, client, options, stop, on_progress)
+        shard = ShardWork(store, plan, cut, teacher, client, options, stop, on_progress, judge)
         shard.work()
         manifest = _finish(store, plan, teacher, options.shard, shard)
     except (InputError, FencedError):

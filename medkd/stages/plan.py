@@ -67,13 +67,23 @@ class Plan:
     """What becomes of a record that says what its conversation does not: repaired or rejected, or accepted with a flag."""
     source: ConversationSource | None = None
     """None: conversations are generated."""
+    judges: dict[str, Any] | None = None
+    """Share of the samples that are extracted a second time, and the identity of another teacher that does it, else null."""
     persona_version: int = PERSONA_VERSION
     format: int = FORMAT
 
     @cached_property
     def hash(self) -> str:
         """SHA-256 of the plan's canonical JSON."""
-        return sha256_hex(canonical_json(asdict(self)))
+        return sha256_hex(canonical_json(self.as_json()))
+
+    def as_json(self) -> dict[str, Any]:
+        """What `plan.json` holds; a plan without judges reads as it did before there were any."""
+        return {key: value for key, value in asdict(self).items() if key != "judges" or value is not None}
+
+    def is_judged(self, index: int) -> bool:
+        """Whether a sample is extracted a second time once it is accepted."""
+        return self.judges is not None and _number(f"{self.seed}:{index}:judge") < float(self.judges["share"]) * 2**64
 
     @property
     def schema(self) -> RecordSchema:
@@ -158,8 +168,12 @@ def make_plan(
     total_samples: int | None,
     prompt_version: int,
     source: ConversationSource | None = None,
+    judge: TeacherConfig | None = None,
 ) -> Plan:
-    """The plan of a run from its configuration; InputError where more samples are asked for than there are conversations."""
+    """The plan of a run from its configuration; InputError where more samples are asked for than there are conversations.
+
+    judge: the teacher that `settings.judges` names.
+    """
     total = (source.num_rows if source else settings.num_samples) if total_samples is None else total_samples
     if source and total > source.num_rows:
         raise InputError(f"--num-samples: got {total}, but --conversations holds {source.num_rows} rows; ask for at most those")
@@ -176,7 +190,14 @@ def make_plan(
         prompt_version=prompt_version,
         teacher=teacher_identity(teacher_name, teacher),
         source=source,
+        judges=_judges(settings, judge) if settings.judges else None,
     )
+
+
+def _judges(settings: GenerationSettings, judge: TeacherConfig | None) -> dict[str, Any] | None:
+    assert settings.judges
+    name = settings.judges.teacher
+    return {"share": settings.judges.share, "teacher": teacher_identity(name, judge) if name and judge else None}
 
 
 def teacher_identity(name: str, teacher: TeacherConfig) -> dict[str, Any]:
@@ -193,14 +214,22 @@ def teacher_identity(name: str, teacher: TeacherConfig) -> dict[str, Any]:
     }
 
 
-def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
+def publish(
+    store: Store,
+    plan: Plan,
+    teacher: TeacherConfig,
+    *,
+    num_shards: int,
+    budget_usd: float | None,
+    judge: TeacherConfig | None = None,
+) -> Layout:
     """Check store and budget, then write plan and layout once; the same call again changes nothing.
 
     ConfigError where the prefix holds another plan or another number of shards; BudgetError where the budget cannot
     pay the estimate.
     """
-    cut = rehearse(store, plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
-    _write_once(store, layout.PLAN, asdict(plan), _ANOTHER_PLAN)
+    cut = rehearse(store, plan, teacher, num_shards=num_shards, budget_usd=budget_usd, judge=judge)
+    _write_once(store, layout.PLAN, plan.as_json(), _ANOTHER_PLAN)
     known = _write_once(store, layout.LAYOUT, asdict(cut), _ANOTHER_CUT, compare=("num_shards",))
     files = tuple(manifests.entry(path, store.read(path)) for path in (layout.PLAN, layout.LAYOUT))
     manifest = manifests.Manifest(
@@ -211,9 +240,17 @@ def publish(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int
     return Layout(**known)
 
 
-def rehearse(store: Store, plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
+def rehearse(
+    store: Store,
+    plan: Plan,
+    teacher: TeacherConfig,
+    *,
+    num_shards: int,
+    budget_usd: float | None,
+    judge: TeacherConfig | None = None,
+) -> Layout:
     """What `publish` would say of store, budget and what lies under the prefix, without leaving anything there."""
-    cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd)
+    cut = make_layout(plan, teacher, num_shards=num_shards, budget_usd=budget_usd, judge=judge)
     check_prefix(store, plan, num_shards=num_shards)
     return cut
 
@@ -222,7 +259,7 @@ def check_prefix(store: Store, plan: Plan, *, num_shards: int) -> None:
     """ConfigError where the store would let two writers create one file, or the prefix holds another plan or cut."""
     check_exclusive_create(store)
     if store.exists(layout.PLAN):
-        _read_equal(store, layout.PLAN, asdict(plan), _ANOTHER_PLAN)
+        _read_equal(store, layout.PLAN, plan.as_json(), _ANOTHER_PLAN)
     if store.exists(layout.LAYOUT):
         _read_equal(store, layout.LAYOUT, {"num_shards": num_shards}, _ANOTHER_CUT, compare=("num_shards",))
 
@@ -257,19 +294,21 @@ def _source_file(raw: dict[str, Any]) -> SourceFile:
     return SourceFile(**{**raw, "blocks": tuple(Block(**block) for block in raw["blocks"])})
 
 
-def make_layout(plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None) -> Layout:
+def make_layout(
+    plan: Plan, teacher: TeacherConfig, *, num_shards: int, budget_usd: float | None, judge: TeacherConfig | None = None
+) -> Layout:
     """Cut a plan into shards and its budget into chunks; a teacher with a price needs a budget that pays the estimate."""
     if not min(1, plan.total_samples) <= num_shards <= plan.total_samples:
         raise ConfigError(f"--num-shards: got {num_shards}, expected 1 to {plan.total_samples}, the number of samples")
-    estimate = estimate_usd(plan, teacher)
-    if teacher.prices.free or estimate == 0:
+    estimate = estimate_usd(plan, teacher, judge)
+    if estimate == 0:
         return Layout(num_shards=num_shards, chunk_usd=0.0, estimate_usd=0.0)
     if budget_usd is None:
         raise ConfigError(
             f"--budget-usd: missing; teacher {plan.teacher['name']!r} has a price, this plan is estimated at ${estimate:.2f}. "
             "Say what the run may cost at most"
         )
-    dearest = dearest_call_usd(plan, teacher)
+    dearest = dearest_call_usd(plan, teacher, judge)
     chunk = budget.chunk_usd(budget_usd, num_shards, dearest)
     # Beside a chunk there is room for a preflight's call.
     least = max(estimate, chunk + dearest)
@@ -297,11 +336,11 @@ def check_terms(name: str, teacher: TeacherConfig) -> None:
         )
 
 
-def check_phi(plan: Plan, teacher: TeacherConfig) -> None:
-    """ConfigError where patient data would go to a teacher that nobody has an agreement with."""
+def check_phi(plan: Plan, teacher: TeacherConfig, name: str | None = None) -> None:
+    """ConfigError where patient data would go to a teacher that nobody has an agreement with. name: else the plan's teacher."""
     if plan.source and plan.source.contains_phi and asks_teacher(plan) and not teacher.phi_agreement:
         raise ConfigError(
-            f"teacher_models.{plan.teacher['name']}.phi_agreement: got false, but the conversations contain patient data "
+            f"teacher_models.{name or plan.teacher['name']}.phi_agreement: got false, but the conversations contain patient data "
             "(--contains-phi yes); set it to true if your agreement with the provider covers them, or choose your own teacher"
         )
 

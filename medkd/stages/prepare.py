@@ -54,9 +54,12 @@ def prepare(
     student: StudentConfig,
     lent: Sequence[LentDataSet] = (),
     bars: DataSetBars = NO_BARS,
+    require_agreement: float | None = None,
 ) -> Manifest:
     """Write the data set, unless it stands, and the student's tokens; returns the data set's manifest.
 
+    require_agreement: share of the fields on which a row's second extraction has to agree, else the row is not trained on; a
+    data set made with another one is made again.
     bars: what the data set must reach; BelowBarError, with no tokens written, where it does not.
     lent: data sets of other runs whose rows belong to it. Raises ConfigError where a shard has not finished, unless `gaps` names
     it, or where the data set that stands was made from other ones, and InputError where a file differs from its manifest.
@@ -64,7 +67,9 @@ def prepare(
     manifest = manifests.read(store, layout.DATASET_MANIFEST)
     if manifest and lent:
         check_same(store, manifest, lent)
-    manifest = manifest or build_data_set(store, lent)
+    if manifest and manifest.counts.get("require_agreement") != require_agreement:
+        manifest = None
+    manifest = manifest or build_data_set(store, lent, require_agreement)
     check_bars(store, manifest, bars)
     plan, _ = load_plan(store)
     write_tokens(store, student_name, student, stream_splits(store, manifest, TRAINED_ON), plan.schema, manifest)
@@ -81,7 +86,7 @@ def check_bars(store: Store, data_set: Manifest, bars: DataSetBars) -> None:
         raise BelowBarError(f"{store.url}/{layout.DATASET}: below a bar of the configuration: {shortfalls(verdict)}")
 
 
-def build_data_set(store: Store, lent: Sequence[LentDataSet] = ()) -> Manifest:
+def build_data_set(store: Store, lent: Sequence[LentDataSet] = (), require_agreement: float | None = None) -> Manifest:
     """Gather all shards and what other runs lend into the data set; shards that the run goes on without are counted in statistics
     and card."""
     plan, cut = load_plan(store)
@@ -113,9 +118,8 @@ def build_data_set(store: Store, lent: Sequence[LentDataSet] = ()) -> Manifest:
         "acceptance": tallies.merged_groups(shard.counts.get("groups", {}) for shard in shards),
     }
     held_out = tuple(dict.fromkeys([*plan.held_out_topics, *(topic for one in lent for topic in one.held_out_topics)]))
-    return write_data_set(
-        store, plan.hash, plan.schema, all_rows(accepted if shards else None, lent), held_out, inputs, generated
-    )
+    rows = all_rows(accepted if shards else None, lent)
+    return write_data_set(store, plan.hash, plan.schema, rows, held_out, inputs, generated, require_agreement)
 
 
 def write_data_set(
@@ -126,18 +130,25 @@ def write_data_set(
     held_out_topics: tuple[str, ...],
     inputs: dict[str, str],
     provenance: dict[str, Any],
+    require_agreement: float | None = None,
 ) -> Manifest:
-    """Drop duplicates, split and write; the manifest last. `accepted` rows have `tables.SAMPLE_COLUMNS`.
+    """Drop duplicates and what is disputed, split and write; the manifest last. `accepted` rows have `tables.SAMPLE_COLUMNS`.
 
     The rows are read twice and are never all in memory; some 1,100 bytes a row lie on this machine's disk meanwhile.
     """
     rejected = tables.PartWriter(store, lambda number: f"{layout.DATASET}/rejected.parquet", tables.DUPLICATE_COLUMNS, None)
     left_out, duplicates = _find_duplicates(store, accepted, held_out_topics, rejected)
     writers = {split: _part_writer(store, split) for split in layout.SPLITS}
-    statistics, hasher = Statistics(schema), DataSetHasher()
+    statistics, hasher, disputed = Statistics(schema), DataSetHasher(), 0
     for number, row in enumerate(accepted.rows()):
         if not left_out[number]:
             identity, split, held_out = _split(row, held_out_topics)
+            agreement = _agreement(row, schema)
+            # What is tested on stays: a test without the doubtful rows would flatter.
+            if require_agreement is not None and agreement < require_agreement and split != "test":
+                disputed += 1
+                rejected.add({"sample_id": row["sample_id"], "reason": "disputed", "similarity": round(agreement, 4)})
+                continue
             hasher.add(row)
             statistics.add(row, split, held_out)
             writers[split].add({**row, "conversation_sha256": identity, "held_out_topic": held_out})
@@ -147,6 +158,8 @@ def write_data_set(
         **statistics.summary(),
         **provenance,
         "duplicates": dict(sorted(duplicates.items())),
+        "disputed": disputed,
+        "require_agreement": require_agreement,
         "data_set_hash": hasher.hexdigest(),
         "plan_hash": plan_hash,
     }
@@ -154,6 +167,7 @@ def write_data_set(
         _write_text(store, f"{layout.DATASET}/statistics.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     )
     files.append(_write_text(store, f"{layout.DATASET}/README.md", data_set_card(summary)))
+    asked = {} if require_agreement is None else {"require_agreement": require_agreement, "disputed": disputed}
     counts = {**summary["rows"], "duplicates": duplicates.total()}
     manifest = Manifest(
         stage="prepare",
@@ -161,7 +175,7 @@ def write_data_set(
         config_hash=sha256_hex(",".join(held_out_topics)),
         inputs=inputs,
         files=tuple(files),
-        counts={**counts, "data_set_hash": summary["data_set_hash"]},
+        counts={**counts, **asked, "data_set_hash": summary["data_set_hash"]},
     )
     manifests.write(store, layout.DATASET_MANIFEST, manifest)
     event("data set written", **counts, data_set_hash=summary["data_set_hash"][:12])
@@ -259,6 +273,11 @@ def _split(row: Row, held_out_topics: tuple[str, ...]) -> tuple[str, Split, bool
     """The identity of the row's conversation, its split, and whether its topic is only tested on."""
     identity = conversation_sha256(row["input"])
     return identity, split_of(identity, row["topic"], held_out_topics), row["topic"] in held_out_topics
+
+
+def _agreement(row: Row, schema: RecordSchema) -> float:
+    """The share of the record's fields on which its second extraction agrees; 1 where there is none."""
+    return 1 - len(row.get("disagreement") or ()) / len(schema.leaves())
 
 
 def _part_writer(store: Store, split: str) -> tables.PartWriter:

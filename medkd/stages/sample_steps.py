@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from medkd.config import TeacherConfig
 from medkd.quality.grounding import Grounding, ground
 from medkd.quality.schema import InvalidConversation, InvalidRecord, check_conversation, parse_record
+from medkd.quality.scores import compare
 from medkd.records import Record
 from medkd.samples import INSTRUCTION, SampleSpec, sha256_hex
 from medkd.stages.plan import Plan
@@ -47,13 +48,25 @@ class Ended:
     rejected: tuple[Row, ...]
 
 
+JUDGE = "judge"
+"""The step of a second extraction."""
+
+
 def next_step(
-    plan: Plan, teacher: TeacherConfig, index: int, replies: Mapping[str, Entry], imported: ImportedRow | None
+    plan: Plan,
+    teacher: TeacherConfig,
+    index: int,
+    replies: Mapping[str, Entry],
+    imported: ImportedRow | None,
+    judge: TeacherConfig | None = None,
 ) -> Ask | Ended:
-    """The next call of a sample, or its end. `replies` holds durable `done` entries by call key."""
+    """The next call of a sample, or its end. `replies` holds durable `done` entries by call key.
+
+    judge: another teacher for second extractions; None: the same one.
+    """
     rejected: list[Row] = []
     for variation in range(plan.num_variations):
-        attempt = _Variation(plan, teacher, plan.spec(index, variation), replies, imported)
+        attempt = _Variation(plan, teacher, plan.spec(index, variation), replies, imported, judge)
         try:
             return Ended(accepted=attempt.accepted_row(), rejected=tuple(rejected))
         except _Unanswered as unanswered:
@@ -87,8 +100,15 @@ class _Variation:
     """One try of a sample: walks through the replies until one is missing or the try has its end."""
 
     def __init__(
-        self, plan: Plan, teacher: TeacherConfig, spec: SampleSpec, replies: Mapping[str, Entry], imported: ImportedRow | None
+        self,
+        plan: Plan,
+        teacher: TeacherConfig,
+        spec: SampleSpec,
+        replies: Mapping[str, Entry],
+        imported: ImportedRow | None,
+        judge: TeacherConfig | None,
     ) -> None:
+        self.judge = judge
         self.plan = plan
         self.teacher = teacher
         self.spec = spec
@@ -104,8 +124,10 @@ class _Variation:
         output = self.plan.schema.canonical(record)
         human = self.imported is not None and self.imported.record is not None
         last = self.used[-1] if self.used else {}
+        judged = self._judged(self.conversation, record) if self.plan.is_judged(self.spec.index) and not human else {}
         return {
             **self._whose(),
+            **judged,
             "instruction": INSTRUCTION,
             "input": self.conversation,
             "output": output,
@@ -141,6 +163,26 @@ class _Variation:
             "variation": self.spec.variation,
             "attempts": sum(entry["attempts"] for entry in self.used),
         }
+
+    def _judged(self, conversation: str, record: Record) -> Row:
+        """Who extracted the record a second time and in which fields it differs; nothing where no valid record came of it."""
+        teacher = self.judge or self.teacher
+
+        def second() -> prompts.Request:
+            request = prompts.extraction_request(conversation, self.plan.schema, teacher, self.spec.seed + 1)
+            # Asked in the same way a teacher would only repeat itself.
+            return request if self.judge else replace(request, temperature=teacher.temperature)
+
+        entry = self._reply(JUDGE, 0, second)
+        if entry["outcome"] != "reply":
+            return {}
+        try:
+            other = parse_record(entry["text"] or "", self.plan.schema)
+        except InvalidRecord:
+            return {}
+        compared = compare(record, other, self.plan.schema)
+        differs = [path for path, (matched, said, wanted) in compared.fields.items() if not matched == said == wanted]
+        return {"judge": entry["served_model"] or teacher.model, "disagreement": differs}
 
     def _imported_conversation(self) -> str:
         assert self.imported

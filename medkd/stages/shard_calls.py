@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from medkd.errors import MedkdError
-from medkd.stages.sample_steps import Ask
+from medkd.stages.sample_steps import JUDGE, Ask
 from medkd.store.budget import TooDearError
 from medkd.teacher.client import Answer, TeacherClient
 
@@ -75,10 +75,19 @@ UNSENT = Answer(outcome="reject", reason="too_dear", reply=None, attempts=0, cos
 
 
 class Calls:
-    """Asks the teacher from `concurrency` threads; every call sent comes back as one event."""
+    """Asks the teacher, and another one for second extractions, from `concurrency` threads; every call sent comes back as one
+    event."""
 
-    def __init__(self, client: TeacherClient, reserve: Callable[[str, float], None], events: Events, concurrency: int) -> None:
+    def __init__(
+        self,
+        client: TeacherClient,
+        reserve: Callable[[str, float], None],
+        events: Events,
+        concurrency: int,
+        judge: TeacherClient | None = None,
+    ) -> None:
         self._client = client
+        self._judge = judge or client
         self._reserve = reserve
         self._events = events
         self._concurrency = concurrency
@@ -116,7 +125,8 @@ class Calls:
     def _work(self) -> None:
         while ask := self._asks.get():
             try:
-                self._events.put(Answered(ask, self._client.ask(ask.request, partial(self._reserve, ask.key))))
+                client = self._judge if ask.step == JUDGE else self._client
+                self._events.put(Answered(ask, client.ask(ask.request, partial(self._reserve, ask.key))))
             except TooDearError:
                 self._events.put(Answered(ask, UNSENT))
             except MedkdError as error:

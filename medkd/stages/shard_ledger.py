@@ -52,7 +52,9 @@ class ShardLedger:
         options: ShardOptions,
         stop: threading.Event,
         events: Events,
+        judge: TeacherConfig | None = None,
     ) -> None:
+        self._judge = judge
         self.replies: dict[str, Mapping[str, Any]] = {}
         """Durable answers by call key."""
         self._store = store
@@ -198,7 +200,7 @@ class ShardLedger:
 
     def _allowance(self) -> float:
         """What calls sent between two commits may reserve: twice the slots, each with the dearest call."""
-        return 2 * self._options.concurrency * estimates.dearest_call_usd(self._plan, self._teacher)
+        return 2 * self._options.concurrency * estimates.dearest_call_usd(self._plan, self._teacher, self._judge)
 
     def _budget(self, cut: planning.Layout) -> Budget | None:
         if cut.chunk_usd == 0:

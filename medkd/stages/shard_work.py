@@ -12,13 +12,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from medkd.config import TeacherConfig
 from medkd.errors import FencedError, MedkdError, StoppedError
 from medkd.stages import plan as planning
 from medkd.stages.control import Control, read_control
-from medkd.stages.sample_steps import Ended, next_step
+from medkd.stages.sample_steps import Ask, Ended, next_step
 from medkd.stages.shard_batches import BatchCalls
 from medkd.stages.shard_calls import Answered, Calls, CommitFailed, Committed, Crashed, Event, Events, Failed, Note
 from medkd.stages.shard_ledger import ShardLedger
@@ -31,6 +32,14 @@ from medkd.teacher.client import TeacherClient
 from medkd.telemetry import event
 
 GRACE_SECONDS = 25.0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Another teacher that extracts samples a second time."""
+
+    teacher: TeacherConfig
+    client: TeacherClient
 
 
 class ShardWork:
@@ -46,7 +55,9 @@ class ShardWork:
         options: ShardOptions,
         stop: threading.Event,
         on_progress: Callable[[dict[str, Any]], None],
+        judge: Judge | None = None,
     ) -> None:
+        self._judge = judge.teacher if judge else None
         self.indices = plan.shard_range(options.shard, cut.num_shards)
         self.ended: dict[int, Ended] = {}
         self._store = store
@@ -59,8 +70,10 @@ class ShardWork:
         self._cells_of_run = plan.cells()
         self._imported = _imported_rows(plan, self.indices, store)
         self._events: Events = queue.SimpleQueue()
-        self.ledger = ShardLedger(store, plan, cut, teacher, options, stop, self._events)
-        self._calls: Calls | BatchCalls = Calls(client, self.ledger.purse.reserve, self._events, options.concurrency)
+        self.ledger = ShardLedger(store, plan, cut, teacher, options, stop, self._events, self._judge)
+        self._calls: Calls | BatchCalls = Calls(
+            client, self.ledger.purse.reserve, self._events, options.concurrency, judge.client if judge else None
+        )
         if teacher.mode == "batch":
             self._calls = BatchCalls(
                 client,
@@ -116,7 +129,7 @@ class ShardWork:
 
     def _end_all_from_replies(self) -> None:
         for index in self.indices:
-            step = next_step(self._plan, self._teacher, index, self.ledger.replies, self._imported.get(index))
+            step = self._next_step(index)
             assert isinstance(step, Ended), "a closed journal answers every call"
             self.ended[index] = step
 
@@ -175,12 +188,15 @@ class ShardWork:
             index = self._next_index()
             if index is None:
                 return
-            step = next_step(self._plan, self._teacher, index, self.ledger.replies, self._imported.get(index))
+            step = self._next_step(index)
             if isinstance(step, Ended):
                 self.ended[index] = step
                 self._open_samples -= 1
             else:
                 self._calls.send(step)
+
+    def _next_step(self, index: int) -> Ask | Ended:
+        return next_step(self._plan, self._teacher, index, self.ledger.replies, self._imported.get(index), self._judge)
 
     def _next_index(self) -> int | None:
         if self._to_advance:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medkd.stages.sample_steps import Ended, Row
 
 GROUPS = ("teacher", "topic", "mood")
-_SUMS = ("samples", "accepted", "tries", "cost_usd")
+_SUMS = ("samples", "accepted", "tries", "cost_usd", "judged", "agreed")
 
 
 Cell = tuple[str, str]
@@ -96,22 +96,24 @@ def merged_groups(tables: Iterable[Mapping[str, Mapping[str, Mapping[str, Any]]]
     """Acceptance and cost by teacher, topic and mood over many shards, with what follows from the sums.
 
     acceptance: accepted rows of all tries. cost_per_accepted_usd: what rejected tries cost is in it; None without any row.
+    agreement, where any row was extracted twice: the share of those on whose every field both extractions agree.
     """
     sums: dict[str, dict[str, Counter[str]]] = {group: {} for group in GROUPS}
     for table in tables:
         for group in GROUPS:
             for name, found in table.get(group, {}).items():
-                sums[group].setdefault(name, Counter()).update({key: found[key] for key in _SUMS})
+                sums[group].setdefault(name, Counter()).update({key: found.get(key, 0) for key in _SUMS})
     return {group: {name: _with_shares(found) for name, found in sorted(sums[group].items())} for group in GROUPS}
 
 
 def _with_shares(found: Mapping[str, Any]) -> dict[str, Any]:
     accepted, tries, cost = found["accepted"], found["tries"], found["cost_usd"]
     return {
-        **{key: found[key] for key in _SUMS if key != "cost_usd"},
+        **{key: found[key] for key in ("samples", "accepted", "tries")},
         "acceptance": round(accepted / tries, 4) if tries else None,
         "cost_usd": round(cost, 8),
         "cost_per_accepted_usd": round(cost / accepted, 8) if accepted else None,
+        **({"judged": found["judged"], "agreement": round(found["agreed"] / found["judged"], 4)} if found["judged"] else {}),
     }
 
 
@@ -125,6 +127,9 @@ def _groups(endings: Iterable[Ended]) -> dict[str, dict[str, dict[str, Any]]]:
             "tries": len(tries),
             "cost_usd": sum(row["cost_usd"] for row in tries),
         }
+        disagreement = ended.accepted.get("disagreement") if ended.accepted else None
+        if disagreement is not None:
+            one |= {"judged": 1, "agreed": int(not disagreement)}
         for group in GROUPS:
             sums[group].setdefault(tries[0][group], Counter()).update(one)
     return {group: {name: dict(found) for name, found in sorted(sums[group].items())} for group in GROUPS}

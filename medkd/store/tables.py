@@ -33,6 +33,8 @@ SAMPLE_COLUMNS = pa.schema(
             "unsupported",
             pa.list_(pa.struct([("field", pa.string()), ("value", pa.string())])),
         ),  # flagged by the checker
+        ("judge", pa.string()),  # the model that extracted it a second time; null: none, or no valid record came of it
+        ("disagreement", pa.list_(pa.string())),  # fields in which that record differs; null as above
         ("source", pa.string()),  # generated, or imported (the conversation is the team's own)
         ("source_id", pa.string()),  # the conversation's id where it was imported from; else null
         ("reference", pa.string()),  # who wrote `output`: teacher, or human (an imported label)
@@ -64,7 +66,7 @@ CALL_COLUMNS = pa.schema(
         ("key", pa.string()),
         ("sample_id", pa.string()),
         ("variation", pa.int32()),
-        ("step", pa.string()),  # conversation or extraction
+        ("step", pa.string()),  # conversation, extraction or judge
         ("repair", pa.int32()),
         ("outcome", pa.string()),  # reply, repair or reject
         ("reason", pa.string()),
@@ -88,9 +90,9 @@ DATASET_COLUMNS = pa.schema(
 DUPLICATE_COLUMNS = pa.schema(
     [
         ("sample_id", pa.string()),
-        ("reason", pa.string()),  # exact, near, or leak: near to a row that is tested or validated on
-        ("kept_sample_id", pa.string()),
-        ("similarity", pa.float64()),
+        ("reason", pa.string()),  # exact, near, or leak: near to a row that is tested or validated on; or disputed by its judge
+        ("kept_sample_id", pa.string()),  # null: disputed
+        ("similarity", pa.float64()),  # of a disputed row the share of fields that agree
     ]
 )
 
