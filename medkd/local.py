@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
-from medkd.config import ModelConfigs, StudentConfig, config_hash
+from medkd.config import Bars, ModelConfigs, StudentConfig, config_hash
 from medkd.errors import ConfigError, MedkdError, StoppedError
 from medkd.stages import control, ownership, progress, standing, tallies
 from medkd.stages.generate import shard_states
@@ -69,7 +69,7 @@ def run(store: Store, configs: ModelConfigs, options: RunOptions, stop: threadin
     if isinstance(store, MemoryStore):
         raise ConfigError("--prefix: memory:// ends with each stage's process; use a folder or s3://bucket/path")
     ownership.take(store, options.owner, take_over="--take-over" in options.plan_flags)
-    local_run = _LocalRun(store, configs.student(options.student), options, stop)
+    local_run = _LocalRun(store, configs.student(options.student), configs.bars, options, stop)
     try:
         if options.start_from:
             local_run.forget(options.start_from)
@@ -104,10 +104,10 @@ class _Stage:
 
 
 class _LocalRun:
-    def __init__(self, store: Store, student: StudentConfig, options: RunOptions, stop: threading.Event) -> None:
+    def __init__(self, store: Store, student: StudentConfig, bars: Bars, options: RunOptions, stop: threading.Event) -> None:
         self.store = store
         self.student = student
-        self.wanted = standing.Wanted(student=options.student, config_hash=config_hash(student))
+        self.wanted = standing.Wanted(student=options.student, config_hash=config_hash(student), bars=bars)
         self.options = options
         self.stop = stop
         self.logs = Path(store.root, "logs") if isinstance(store, LocalStore) else Path(tempfile.mkdtemp(prefix="medkd-logs-"))

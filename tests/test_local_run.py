@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 
 from medkd.commands.flags import build_parser
+from medkd.config import Bars, ScoreBar, StudentConfig, config_hash
 from medkd.samples import conversation_sha256
 from medkd.simulator.server import Server
+from medkd.stages import standing
+from medkd.stages.evaluate import evaluate
 from medkd.store import layout, manifests, tables
 from medkd.store.files import open_store
 from tests.generation import start_simulator
@@ -136,6 +139,7 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
     page = (prefix / "report" / "index.html").read_text()
     assert "tiny-gpt2" in page
     _score_on_its_own_training_rows(prefix, tmp_path / "known.jsonl")
+    _judge_again(prefix, raw)
     for student in ("tiny-t5", "tiny-gpt2"):
         scores = json.loads((prefix / "students" / student / "evaluate" / "scores.json").read_text())
         card = (prefix / "students" / student / "model" / "README.md").read_text()
@@ -144,6 +148,25 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
             *("student", "untrained", "constant", "lexicon"),
             *(["few_shot_student"] if student == "tiny-gpt2" else []),
         }
+
+
+def _judge_again(prefix: Path, raw: dict[str, Any]) -> None:
+    """A bar that is set later is judged from the predictions that stand; nobody answers again."""
+    store, student = open_store(str(prefix)), StudentConfig.model_validate(raw["student_models"]["tiny-t5"])
+    folder = prefix / "students" / "tiny-t5" / "evaluate"
+    before = json.loads((folder / "scores.json").read_text())
+    answers = (folder / "predictions.parquet").stat()
+    for bar, passed in ((1.0, False), (0.0, True)):
+        bars = Bars(evaluate=(ScoreBar(score="valid_json", at_least=bar),))
+        wanted = standing.Wanted(student="tiny-t5", config_hash=config_hash(student), bars=bars)
+        assert "was judged by other bars" in standing.shortfall(store, "evaluate", wanted)
+        scores = evaluate(
+            store, student_name="tiny-t5", student=student, gold={}, bars=bars.evaluate, few_shot=3, stop=threading.Event()
+        )
+        assert scores["bars"]["passed"] == passed and scores["scores"] == before["scores"]
+        assert json.loads((prefix / "students/tiny-t5/model/evaluation.json").read_text())["bars"] == scores["bars"]
+        assert bool(standing.shortfall(store, "evaluate", wanted)) == (not passed)
+    assert (folder / "predictions.parquet").stat() == answers
 
 
 def of_split(prefix: Path, split: str) -> list[dict[str, Any]]:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medkd.quality.statistics import SPLITS
+from medkd.quality.verdicts import verdict_line
 
 _SHORT_SHOWN = 20
 
 
-def data_set_card(statistics: Mapping[str, Any]) -> str:
-    """The README of a data set with these statistics."""
+def data_set_card(statistics: Mapping[str, Any], verdict: Mapping[str, Any] | None = None) -> str:
+    """The README of a data set with these statistics. verdict: on its bars, None before anybody judged."""
     splits = "\n".join(f"  - split: {split}\n    path: {split}-*.parquet" for split in SPLITS)
     counts = ", ".join(f"{count:,} {split}" for split, count in statistics["rows"].items())
     duplicates = statistics["duplicates"]
@@ -23,6 +24,7 @@ def data_set_card(statistics: Mapping[str, Any]) -> str:
     flags = ", ".join(f"{path} in {count:,}" for path, count in statistics["flagged"].items())
     flagged = f"- Flagged in `unsupported`, the conversation does not say it: {flags}.\n" if flags else ""
     agreement = _agreement(statistics.get("agreement"), statistics.get("disputed", 0))
+    bars = f"- Bars: {verdict_line(verdict)}.\n" if verdict and verdict["checks"] else ""
     acceptance = "".join(_acceptance(by, statistics.get("acceptance", {}).get(by, {})) for by in ("teacher", "topic"))
     short = _short_cells(statistics.get("short_cells", ()))
     repeated = duplicates.get("exact", 0) + duplicates.get("near", 0)
@@ -45,7 +47,7 @@ record as JSON).
 before that {statistics.get("rejected", 0):,} failed a check.
 {gap}- Balance: {balance["cells"]:,} cells (topic x mood) with {balance["smallest"]:,} to {balance["largest"]:,} rows, \
 {balance["mean"]:,} on average.
-{flagged}{agreement}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
+{flagged}{agreement}{bars}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
 - Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
 {acceptance}{short}
 Known limits: generated conversations are not real encounters, records are checked for support by the conversation and not by a

@@ -19,9 +19,10 @@ from typing import Any
 
 from medkd.config import ScoreBar, StudentConfig, config_hash
 from medkd.errors import InputError
+from medkd.quality.bars import judge_scores
 from medkd.quality.score_sets import Prediction, Reference, apart, comparison, main_rows, score_sets
 from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
-from medkd.samples import conversation_sha256
+from medkd.samples import canonical_json, conversation_sha256, sha256_hex
 from medkd.stages import answers
 from medkd.stages import few_shot as few_shots
 from medkd.stages.few_shot import AskedTeacher
@@ -30,8 +31,9 @@ from medkd.stages.prepare import SplitRows, stream_splits
 from medkd.stages.train import train_manifest_path
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
-from medkd.store.manifests import Manifest
-from medkd.student.tokenizer import StudentForm
+from medkd.store.manifests import FileEntry, Manifest
+from medkd.student.tokenizer import FORM_FILE, StudentForm
+from medkd.telemetry import event
 
 Row = dict[str, Any]
 
@@ -72,6 +74,16 @@ def evaluate(
         raise InputError(f"{store.url}: the test split is empty; generate more samples")
     references = [_reference(row, gold or {}, gold_source) for row in rows]
     rejected = _rejected_with_gold(store, gold or {}, gold_source)
+    asked = f"{few_shot} {asked_teacher.name} {asked_teacher.num_rows}" if asked_teacher else str(few_shot)
+    used = [*trained.files, *(file for file in data_set.files if "/test-" in file.path)]
+    inputs = {
+        **{file.path: file.sha256 for file in used},
+        "references": _hash_of([*references, *(reference for _, reference in rejected)]),
+        "few-shot": asked,
+    }
+    known = manifests.read(store, f"{evaluate_folder(student_name)}/manifest.json")
+    if known and (known.inputs, known.config_hash) == (inputs, config_hash(student)):
+        return _judged_again(store, student_name, trained, known, rows, references, bars)
     with tempfile.TemporaryDirectory() as scratch:
         folder = _download_model(store, trained, Path(scratch))
         schema = RECORD_SCHEMAS[StudentForm.read(folder).schema]
@@ -82,20 +94,61 @@ def evaluate(
     predictions = {**baselines, **students, **answers.teachers(rows, references, schema)}
     scores = score_sets(rows, references, predictions, schema, bars)
     if rejected:
-        known = [reference for _, reference in rejected]
-        scores["rejected_conversations"] = _side_by_side({"student": of_rejected}, known, schema)
-    written = answers.prediction_rows(rows, references, predictions, schema)
+        hard, known_of_hard = [row for row, _ in rejected], [reference for _, reference in rejected]
+        scores["rejected_conversations"] = _side_by_side({"student": of_rejected}, known_of_hard, schema)
+    written = {"predictions": answers.prediction_rows(rows, references, predictions, schema)}
+    if rejected:
+        written["rejected"] = answers.prediction_rows(hard, known_of_hard, {"student": of_rejected}, schema)
     if asked_teacher and examples:
         some = main_rows(rows, references)[: asked_teacher.num_rows]
-        known = [references[index] for index in some]
+        of_some = [references[index] for index in some]
         texts = [rows[index]["input"] for index in some]
         found = few_shots.teachers_answers(store, asked_teacher, examples, texts, schema, stop)
         of_student = [predictions["student"][index] for index in some]
-        scores["few_shot_teacher"] = _side_by_side({"student": of_student, "few_shot_teacher": found}, known, schema)
-        written += answers.prediction_rows([rows[index] for index in some], known, {"few_shot_teacher": found}, schema)
+        scores["few_shot_teacher"] = _side_by_side({"student": of_student, "few_shot_teacher": found}, of_some, schema)
+        asked_rows = [rows[index] for index in some]
+        written["predictions"] += answers.prediction_rows(asked_rows, of_some, {"few_shot_teacher": found}, schema)
     counts = {**_counts(rows, references, predictions), "bars": scores["bars"]}
     summary = {"format": 1, "student": student_name, **scores, "counts": counts}
-    _publish(store, student_name, student, trained, data_set, summary, written)
+    home = evaluate_folder(student_name)
+    files = [
+        tables.write(store, f"{home}/{name}.parquet", found_rows, tables.PREDICTION_COLUMNS)
+        for name, found_rows in written.items()
+    ]
+    _publish(store, student_name, trained, summary, files, inputs, config_hash(student))
+    return summary
+
+
+def _hash_of(references: Sequence[Reference]) -> str:
+    return sha256_hex(canonical_json([[one.source, one.record] for one in references]))
+
+
+def _judged_again(
+    store: Store,
+    student_name: str,
+    trained: Manifest,
+    known: Manifest,
+    rows: Sequence[Row],
+    references: Sequence[Reference],
+    bars: Sequence[ScoreBar],
+) -> dict[str, Any]:
+    """The evaluation that stands with a fresh verdict: nothing but the bars may have changed, so nobody answers again."""
+    files = {file.path.rpartition("/")[2]: file for file in known.files}
+    summary: dict[str, Any] = json.loads(manifests.read_verified(store, files.pop("scores.json")))
+    form = next(file for file in trained.files if file.path.endswith(f"/{FORM_FILE}"))
+    schema = RECORD_SCHEMAS[json.loads(manifests.read_verified(store, form))["schema"]]
+    stream = tables.stream(store, [files["predictions.parquet"]], ("sample_id", "model", "record", "valid_json"))
+    written = {row["sample_id"]: row for row in stream if row["model"] == "student"}
+    compared = []
+    for index in main_rows(rows, references):
+        row = written[rows[index]["sample_id"]]
+        record = json.loads(row["record"]) if row["record"] else None
+        compared.append(
+            comparison(references[index], Prediction(record=record, raw_text="", valid_json=row["valid_json"]), schema)
+        )
+    summary["bars"] = summary["counts"]["bars"] = judge_scores(bars, compared)
+    event("judged again", student=student_name, passed=summary["bars"]["passed"])
+    _publish(store, student_name, trained, summary, list(files.values()), known.inputs, known.config_hash)
     return summary
 
 
@@ -136,7 +189,7 @@ def _download_model(store: Store, trained: Manifest, scratch: Path) -> Path:
     return folder
 
 
-def _rejected_with_gold(store: Store, gold: Mapping[str, Record], gold_source: str) -> list[tuple[str, Reference]]:
+def _rejected_with_gold(store: Store, gold: Mapping[str, Record], gold_source: str) -> list[tuple[Row, Reference]]:
     """Conversations of rejected tries whose true record is known: what the teacher found hard, and no split holds."""
     if not gold:
         return []
@@ -147,11 +200,12 @@ def _rejected_with_gold(store: Store, gold: Mapping[str, Record], gold_source: s
         for file in manifests.require(store, path, "generate").files
         if file.path.endswith("/rejected.parquet")
     ]
-    found: dict[str, tuple[str, Reference]] = {}
+    found: dict[str, tuple[Row, Reference]] = {}
     for row in tables.stream(store, files, ("sample_id", "conversation")):
         identity = conversation_sha256(row["conversation"] or "")
         if identity in gold and len(found) < _MOST_REJECTED:
-            found[identity] = row["conversation"], Reference(gold[identity], gold_source)
+            one = {"sample_id": row["sample_id"], "input": row["conversation"]}
+            found[identity] = one, Reference(gold[identity], gold_source)
     return list(found.values())
 
 
@@ -159,7 +213,7 @@ def _students(
     folder: Path,
     rows: Sequence[Row],
     references: Sequence[Reference],
-    rejected: Sequence[tuple[str, Reference]],
+    rejected: Sequence[tuple[Row, Reference]],
     seed: int,
     stop: threading.Event,
 ) -> tuple[dict[str, list[Prediction]], list[Prediction]]:
@@ -171,7 +225,7 @@ def _students(
     trained = Extractor.load(folder)
     tokenizer = trained.tokenizer
     limit = answers.answer_limit(tokenizer, (one.record for one in (*references, *(reference for _, reference in rejected))))
-    conversations = [*tested, *(conversation for conversation, _ in rejected)]
+    conversations = [*tested, *(row["input"] for row, _ in rejected)]
     of_student = answers.asked(trained, conversations, name="student", most_tokens=limit, stop=stop)
     fresh = Extractor(untrained(folder, tokenizer.family, seed), tokenizer)
     of_fresh = answers.asked(fresh, tested, name="untrained", most_tokens=limit, stop=stop)
@@ -226,27 +280,23 @@ def _counts(
 def _publish(
     store: Store,
     student_name: str,
-    student: StudentConfig,
     trained: Manifest,
-    data_set: Manifest,
     summary: dict[str, Any],
-    predictions: list[Row],
+    predictions: Sequence[FileEntry],
+    inputs: Mapping[str, str],
+    config_hash: str,
 ) -> None:
+    """Write scores, what travels with the model, and the manifest, last."""
     folder = evaluate_folder(student_name)
     write_evaluation(store, student_name, trained, summary)
     data = (json.dumps(summary, indent=1) + "\n").encode()
     store.replace(f"{folder}/scores.json", data)
-    files = (
-        manifests.entry(f"{folder}/scores.json", data),
-        tables.write(store, f"{folder}/predictions.parquet", predictions, tables.PREDICTION_COLUMNS),
-    )
-    used = [*trained.files, *(file for file in data_set.files if "/test-" in file.path)]
     manifest = Manifest(
         stage="evaluate",
         plan_hash=trained.plan_hash,
-        config_hash=config_hash(student),
-        inputs={file.path: file.sha256 for file in used},
-        files=files,
+        config_hash=config_hash,
+        inputs=dict(inputs),
+        files=(manifests.entry(f"{folder}/scores.json", data), *predictions),
         counts=summary["counts"],
     )
     manifests.write(store, f"{folder}/manifest.json", manifest)

@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,20 +70,35 @@ def prepare(
     if manifest and manifest.counts.get("require_agreement") != require_agreement:
         manifest = None
     manifest = manifest or build_data_set(store, lent, require_agreement)
-    check_bars(store, manifest, bars)
+    manifest = check_bars(store, manifest, bars)
     plan, _ = load_plan(store)
     write_tokens(store, student_name, student, stream_splits(store, manifest, TRAINED_ON), plan.schema, manifest)
     return manifest
 
 
-def check_bars(store: Store, data_set: Manifest, bars: DataSetBars) -> None:
-    """Write the verdict on a data set beside it; BelowBarError where it misses a bar."""
+def check_bars(store: Store, data_set: Manifest, bars: DataSetBars) -> Manifest:
+    """Write the verdict on a data set beside it and on its card; BelowBarError where it misses a bar.
+
+    Returns the data set's manifest with the card as it is now: other bars change nothing else.
+    """
     file = next(file for file in data_set.files if file.path.endswith("/statistics.json"))
-    verdict = judge_data_set(bars, json.loads(manifests.read_verified(store, file)))
+    statistics = json.loads(manifests.read_verified(store, file))
+    verdict = judge_data_set(bars, statistics)
     if verdict["checks"]:
-        _write_text(store, layout.DATASET_BARS, json.dumps(verdict, indent=1) + "\n")
+        asked = {"asked": bars.model_dump(mode="json")}
+        _write_text(store, layout.DATASET_BARS, json.dumps({**verdict, **asked}, indent=1) + "\n")
+    else:
+        store.delete(layout.DATASET_BARS)
+    path = f"{layout.DATASET}/README.md"
+    text = data_set_card(statistics, verdict)
+    card = manifests.entry(path, text.encode())
+    if card not in data_set.files:
+        _write_text(store, path, text)
+        data_set = replace(data_set, files=tuple(card if file.path == path else file for file in data_set.files))
+        manifests.write(store, layout.DATASET_MANIFEST, data_set)
     if not verdict["passed"]:
         raise BelowBarError(f"{store.url}/{layout.DATASET}: below a bar of the configuration: {shortfalls(verdict)}")
+    return data_set
 
 
 def build_data_set(store: Store, lent: Sequence[LentDataSet] = (), require_agreement: float | None = None) -> Manifest:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from medkd.config import Bars, DataSetBars
 from medkd.stages import gaps
 from medkd.store import layout, manifests
 from medkd.store.files import Store
@@ -21,6 +22,8 @@ class Wanted:
 
     student: str
     config_hash: str | None = None
+    bars: Bars | None = None
+    """What was asked of data set and student; None: whatever it was, its verdict counts."""
 
 
 def shortfall(store: Store, stage: str, wanted: Wanted) -> str:
@@ -31,7 +34,11 @@ def shortfall(store: Store, stage: str, wanted: Wanted) -> str:
         count = num_shards(store)
         return shards_shortfall(store, count, shard_manifests(store, range(count)), gaps.recorded(store))
     if stage == "prepare":
-        return _lacking(store, layout.DATASET_MANIFEST) or _of_student(store, wanted, "tokens", wanted.config_hash)
+        return (
+            _lacking(store, layout.DATASET_MANIFEST)
+            or _of_student(store, wanted, "tokens", wanted.config_hash)
+            or _of_other_bars(store, wanted)
+        )
     tokens = manifests.read(store, _manifest_path(wanted, "tokens"))
     return _of_student(store, wanted, stage, wanted.config_hash or (tokens.config_hash if tokens else None))
 
@@ -69,9 +76,23 @@ def _of_student(store: Store, wanted: Wanted, part: str, config_hash: str | None
     manifest = manifests.read(store, path)
     if manifest and config_hash and manifest.config_hash != config_hash:
         return f"{path} is of another configuration of {wanted.student}"
+    if manifest and part == "evaluate" and wanted.bars is not None:
+        judged = [(check["what"], check["bar"]) for check in manifest.counts.get("bars", {}).get("checks", ())]
+        if judged != [(bar.score, bar.at_least) for bar in wanted.bars.evaluate]:
+            return f"{path} was judged by other bars"
     if manifest and not manifest.counts.get("bars", {}).get("passed", True):
         return f"{path} says that {wanted.student} is below a bar"
     return _lacking(store, path)
+
+
+def _of_other_bars(store: Store, wanted: Wanted) -> str:
+    if wanted.bars is None:
+        return ""
+    try:
+        asked = json.loads(store.read(layout.DATASET_BARS)).get("asked")
+    except FileNotFoundError:
+        asked = DataSetBars().model_dump(mode="json")
+    return "" if asked == wanted.bars.prepare.model_dump(mode="json") else f"{layout.DATASET} was judged by other bars"
 
 
 def _lacking(store: Store, path: str) -> str:

@@ -76,6 +76,17 @@ def test_overrides_replace_values_by_false_zero_and_empty_ones(major: int) -> No
     assert found["generation_settings"]["patient_moods"] == ["calm"]
 
 
+def test_a_judge_comes_with_the_teacher_to_the_stages_that_ask(major: int) -> None:
+    judges = '{"judges":{"teacher":"openai","share":0.5}}'
+    items = render(major, flags=("--set-json", f"models.overrides.generation_settings={judges}"))
+    for stage in ("plan", "generate"):
+        assert set(slice_of(items, stage)["teacher_models"]) == {"deepseek", "openai"}
+        assert config.parse(json.dumps(slice_of(items, stage))).generation_settings.judges == config.Judges(
+            teacher="openai", share=0.5
+        )
+    assert slice_of(items, "prepare")["teacher_models"] == {}
+
+
 def test_a_student_of_ones_own_comes_by_values(major: int) -> None:
     mine = '{"mine": {"model_name": "org/model", "learning_rate": 2e-5}}'
     items = render(major, "student.name=mine", flags=("--set-json", f"models.overrides.student_models={mine}"))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from medkd import config
-from medkd.config import DataSetBars
+from medkd.config import Bars, DataSetBars
 from medkd.errors import BelowBarError, ConfigError, InputError
 from medkd.quality.splits import split_of
 from medkd.records import PATIENT_RECORD
 from medkd.samples import INSTRUCTION, DataSetHasher, conversation_sha256, data_set_hash, sample_id
 from medkd.simulator.server import Server
-from medkd.stages import gaps, jsonl
+from medkd.stages import gaps, jsonl, standing
 from medkd.stages.lent import all_rows, find_lent
 from medkd.stages.prepare import build_data_set, prepare, read_splits, write_data_set
 from medkd.stages.sources import RowsInMemory
@@ -234,6 +234,30 @@ def test_a_data_set_below_a_bar_says_which_and_writes_no_tokens(server: Server) 
     assert manifests.read(store, layout.DATASET_MANIFEST) and not store.list_files("students")
     with pytest.raises(ConfigError, match="share_stated: got 'nothing', known: "):
         prepare(store, "tiny-t5", student, bars=DataSetBars(share_stated={"nothing": 0.5}))
+
+
+def test_other_bars_alone_are_judged_on_the_data_set_that_stands_and_its_card_says_so(server: Server) -> None:
+    store = generated(open_store("memory://other-bars"), server, 1)
+    student = config.load(None).student("tiny-t5")
+    card = f"{layout.DATASET}/README.md"
+
+    def prepared(bars: DataSetBars) -> dict[str, bytes]:
+        manifest = prepare(store, "tiny-t5", student, bars=bars)
+        wanted = standing.Wanted(student="tiny-t5", bars=Bars(prepare=bars))
+        assert not standing.shortfall(store, "prepare", wanted)
+        assert "judged by other bars" in standing.shortfall(
+            store, "prepare", standing.Wanted(student="tiny-t5", bars=Bars(prepare=DataSetBars(train_rows=7)))
+        )
+        assert not manifests.missing_files(store, manifest, layout.DATASET)
+        return {file.path: store.read(file.path) for file in manifest.files}
+
+    plain, judged = prepared(DataSetBars()), prepared(DataSetBars(train_rows=20))
+    assert "Bars:" not in plain[card].decode() and "- Bars: passed (rows to train on: got" in judged[card].decode()
+    assert {path for path in plain if plain[path] != judged[path]} == {card}
+    with pytest.raises(BelowBarError):
+        prepare(store, "tiny-t5", student, bars=DataSetBars(train_rows=10_000))
+    assert "- Bars: below its bar" in store.read(card).decode()
+    assert prepared(DataSetBars()) == plain and not store.exists(layout.DATASET_BARS)
 
 
 def sample(index: int, conversation: str) -> dict[str, object]:

@@ -33,12 +33,16 @@
 {{- end -}}
 {{- end }}
 
-{{/* A stage's slice of the configuration: the run's teacher where it is asked, the run's student. Takes a dict: root, stage. */}}
+{{/* A stage's slice of the configuration: the run's teacher and its judge where they are asked, the run's student. Takes a dict:
+     root, stage. */}}
 {{- define "medkd.slice" -}}
 {{- $models := include "medkd.models" .root | fromJson -}}
 {{- $teachers := dict -}}
 {{- if has .stage (list "plan" "generate") -}}
 {{- $teachers = pick $models.teacher_models (include "medkd.teacher" .root) -}}
+{{- with (($models.generation_settings).judges).teacher -}}
+{{- $teachers = merge $teachers (pick $models.teacher_models .) -}}
+{{- end -}}
 {{- end -}}
 {{- $students := pick $models.student_models .root.Values.student.name -}}
 {{- $slice := dict "teacher_models" $teachers "student_models" $students "generation_settings" $models.generation_settings -}}
