@@ -139,7 +139,6 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
     page = (prefix / "report" / "index.html").read_text()
     assert "tiny-gpt2" in page
     _score_on_its_own_training_rows(prefix, tmp_path / "known.jsonl")
-    _judge_again(prefix, raw)
     for student in ("tiny-t5", "tiny-gpt2"):
         scores = json.loads((prefix / "students" / student / "evaluate" / "scores.json").read_text())
         card = (prefix / "students" / student / "model" / "README.md").read_text()
@@ -148,6 +147,7 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
             *("student", "untrained", "constant", "lexicon"),
             *(["few_shot_student"] if student == "tiny-gpt2" else []),
         }
+    _judge_again(prefix, raw)
 
 
 def _judge_again(prefix: Path, raw: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from medkd.errors import ConfigError
 from medkd.samples import sample_index
 from medkd.stages import standing
 from medkd.stages.plan import Plan, load_plan
+from medkd.stages.sample_steps import JUDGE
 from medkd.store import journal, layout, tables
 from medkd.store.budget import bookings, lost_usd
 from medkd.store.files import Store
@@ -23,7 +24,7 @@ from medkd.store.manifests import Manifest
 
 GROUPS = ("run", "teacher", "topic", "day")
 _SUMS = ("calls", "prompt_tokens", "completion_tokens", "spent_usd", "possibly_usd")
-_CALL_COLUMNS = ("sample_id", "at", "attempts", "prompt_tokens", "completion_tokens", "cost_usd", "possibly_usd")
+_CALL_COLUMNS = ("sample_id", "step", "at", "attempts", "prompt_tokens", "completion_tokens", "cost_usd", "possibly_usd")
 NO_SAMPLE = "(no sample)"
 """Where money belongs to no sample: preflights, and what processes that were killed may have spent."""
 
@@ -56,19 +57,21 @@ def find_runs(store: Store) -> dict[str, Store]:
 
 
 def costs_of(name: str, store: Store) -> Iterator[Cost]:
-    """What the run's ledgers say, a value for each topic and day of each shard."""
+    """What the run's ledgers say, a value for each teacher, topic and day of each shard."""
     plan, cut = load_plan(store)
     teacher = str(plan.teacher["name"])
+    judge = str(((plan.judges or {}).get("teacher") or plan.teacher)["name"])
     finished = standing.shard_manifests(store, range(cut.num_shards))
     for shard in range(cut.num_shards):
         manifest = finished.get(shard)
         calls, possibly, topics = _finished(store, plan, manifest) if manifest else _open(store, plan, shard, cut.chunk_usd > 0)
-        sums: dict[tuple[str, str], Counter[str]] = {}
+        sums: dict[tuple[str, str, str], Counter[str]] = {}
         for call in calls:
             topic, day = topics.get(call["sample_id"], "imported"), call["at"][:10] or NO_SAMPLE
-            sums.setdefault((topic, day), Counter()).update(_sums_of(call))
-        for (topic, day), found in sums.items():
-            yield _cost(name, teacher, topic, day, found)
+            asked = judge if call["step"] == JUDGE else teacher
+            sums.setdefault((asked, topic, day), Counter()).update(_sums_of(call))
+        for (asked, topic, day), found in sums.items():
+            yield _cost(name, asked, topic, day, found)
         # The rest of the manifest's figure: what was in flight when a process was killed.
         unknown = possibly - sum(call["possibly_usd"] for call in calls)
         if unknown > 1e-9:

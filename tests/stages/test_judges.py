@@ -13,6 +13,7 @@ from medkd.config import GenerationSettings, Judges, Prices, TeacherConfig
 from medkd.errors import ConfigError
 from medkd.records import PATIENT_RECORD
 from medkd.stages import plan as planning
+from medkd.stages.costs import by_group, costs_of
 from medkd.stages.generate import generate
 from medkd.stages.plan import Plan
 from medkd.stages.prepare import build_data_set, prepare
@@ -70,6 +71,8 @@ def test_another_teacher_s_disagreement_is_kept_by_field_and_paid_from_the_same_
     assert billed == [len(calls) - len(asked), len(asked)]
     assert manifest.money["spent_usd"] == pytest.approx(sum(call["cost_usd"] for call in calls))
     assert sum(row["cost_usd"] for row in accepted) == pytest.approx(sum(call["cost_usd"] for call in calls), rel=0.5)
+    by_teacher = by_group(list(costs_of("run", store)))["teacher"]
+    assert by_teacher["other"]["calls"] == len(asked) and by_teacher["simulator"]["calls"] == len(calls) - len(asked)
     judged = [row for row in accepted if row["disagreement"] is not None]
     disputed = [row for row in judged if row["disagreement"]]
     assert {int(row["sample_id"]) for row in judged} == set(wanted) and all(row["judge"] for row in judged)
