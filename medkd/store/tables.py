@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ Row = dict[str, Any]
 
 _ROWS_IN_MEMORY = 2048
 """Some 10 MB as Python objects, for conversations of usual length."""
+_SMALL_FILE = 1 << 20
 
 _WHOSE = ("sample_id", "topic", "mood", "source", "source_id", "teacher", "variation", "attempts")
 _TOKEN_COUNTS = [(f"{kind}_tokens", pa.int64()) for kind in ("prompt", "cached", "completion", "reasoning")]
@@ -188,7 +190,8 @@ def stream(store: Store, files: Iterable[FileEntry], columns: Sequence[str] | No
 
 
 class PartWriter:
-    """Writes any number of rows as numbered Parquet files, a few thousand rows in memory at a time beside one file's bytes.
+    """Writes any number of rows as numbered Parquet files, a few thousand rows in memory at a time; a file that is not whole
+    yet grows in this machine's temporary folder.
 
     path_of: the path of part 0, 1, ... rows_per_file: None for a single file. Equal rows give equal bytes, however they come; no
     rows at all are one empty file.
@@ -217,7 +220,8 @@ class PartWriter:
         return self._files
 
     def _open(self) -> None:
-        self._sink = io.BytesIO()
+        # On a disk once it is more than small: several writers are open at once, each with a file that grows.
+        self._sink = tempfile.SpooledTemporaryFile(_SMALL_FILE)  # noqa: SIM115 - closed with its file
         self._writer = pq.ParquetWriter(self._sink, self._columns, compression="zstd")
         self._num_rows = 0
 
@@ -230,7 +234,9 @@ class PartWriter:
     def _end_file(self) -> None:
         self._flush()
         self._writer.close()
-        path, data = self._path_of(len(self._files)), self._sink.getvalue()
+        self._sink.seek(0)
+        path, data = self._path_of(len(self._files)), self._sink.read()
+        self._sink.close()
         self._store.replace(path, data)
         self._files.append(entry(path, data, self._num_rows))
         self._num_rows = 0

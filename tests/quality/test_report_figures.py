@@ -28,7 +28,14 @@ from tests.quality.page_figures import Figures
 from tests.quality.written_run import STUDENT, write_run, write_student
 
 MODELS = ("student", "lexicon", "constant", "untrained", "teacher")
-TITLES = {"lexicon": "lexicon baseline", "constant": "constant record", "untrained": "untrained student"}
+FEW_SHOT = ("few_shot_student", "few_shot_teacher")
+TITLES = {
+    "lexicon": "lexicon baseline",
+    "constant": "constant record",
+    "untrained": "untrained student",
+    "few_shot_student": "untrained student, few-shot",
+    "few_shot_teacher": "teacher, few-shot",
+}
 ARTICLES = {"simulator": "the simulator's gold records", "teacher": "the teacher's records"}
 LEAVES = PATIENT_RECORD.leaves()
 OUTER = [path for path in LEAVES if "[]" not in path]
@@ -65,7 +72,7 @@ class Run:
             for row in sorted(self.predictions, key=lambda row: place[row["sample_id"]])
             if self.tested[row["sample_id"]]["held_out_topic"] == held_out and source in (row["gold_source"], "any")
         ]
-        return {model: [One(row) for row in chosen if row["model"] == model] for model in MODELS}
+        return {model: [One(row) for row in chosen if row["model"] == model] for model in (*MODELS, *FEW_SHOT)}
 
 
 class One:
@@ -241,18 +248,23 @@ def of_scores(run: Run, main: Mapping[str, list[One]]) -> Pieces:
     }
     pieces += field_row("prescription, whole items", whole)
     pieces += overall(main) + overall(held_out)
-    for model in MODELS:
+    for model in (*MODELS, "few_shot_student"):
         pieces[TITLES.get(model, model), f"{f1(*summed(counts[model])):.3f}", interval(resampled(counts[model]))] += 1
     cut = [one for one in student if one.row["truncated"]]
     held_out_source = ARTICLES[held_out["student"][0].row["gold_source"]]
-    for title, reference, found in (
-        ("held-out topics", held_out_source, held_out["student"]),
-        ("answers that were cut", ARTICLES["simulator"], cut),
-        ("rows with the teacher's records", ARTICLES["teacher"], others["student"]),
+    asked = main["few_shot_teacher"]
+    ids = {one.id for one in asked}
+    shown = "conversations that a teacher was shown examples for"
+    for model, title, reference, found in (
+        ("student", "held-out topics", held_out_source, held_out["student"]),
+        ("student", "answers that were cut", ARTICLES["simulator"], cut),
+        ("student", shown, ARTICLES["simulator"], [one for one in student if one.id in ids]),
+        ("few_shot_teacher", shown, ARTICLES["simulator"], asked),
+        ("student", "rows with the teacher's records", ARTICLES["teacher"], others["student"]),
     ):
         if found:
             of_set = [one.counts() for one in found]
-            name = f"student, {len(found):,} {title} (against {reference})"
+            name = f"{TITLES.get(model, model)}, {len(found):,} {title} (against {reference})"
             pieces[name, f"{f1(*summed(of_set)):.3f}", interval(resampled(of_set))] += 1
     own, teachers = (f1(*summed(counts[model])) for model in ("student", "teacher"))
     between = resampled(counts["student"]) - resampled(counts["teacher"])

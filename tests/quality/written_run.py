@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 from medkd.quality.baselines import LexiconBaseline, constant_record
-from medkd.quality.score_sets import Prediction, Reference, score_sets
+from medkd.quality.score_sets import Prediction, Reference, apart, comparison, main_rows, score_sets
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
 from medkd.samples import INSTRUCTION, sample_id
 from medkd.simulator.dialogue import speak
@@ -147,6 +147,7 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
         "untrained": [None for _ in test],
         "constant": [constant for _ in test],
         "lexicon": [lexicon.predict(text) for text, _ in test],
+        "few_shot_student": [_blurred(gold, [other for _, other in test], chance) for _, gold in test],
     }
     # Of a few conversations the simulator's record is lost, so that the teacher's own is what they are compared with.
     references = [Reference(record, "teacher" if place % 9 == 4 else "simulator") for place, (_, record) in enumerate(test)]
@@ -155,15 +156,29 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
         for model, records in predicted.items()
     }
     found["teacher"] = [_prediction(record, row, chance) for (_, record), row in zip(test, rows["test"], strict=True)]
+    some = main_rows(rows["test"], references)[:5]
+    asked = [_prediction(_blurred(test[place][1], [test[0][1]], chance), rows["test"][place], chance) for place in some]
+    both = {"student": [found["student"][place] for place in some], "few_shot_teacher": asked}
+    compared = {
+        model: [comparison(references[place], one, PATIENT_RECORD) for place, one in zip(some, of_model, strict=True)]
+        for model, of_model in both.items()
+    }
     truncated = sum(one.truncated for one in found["student"])
     scores = {
         "format": 1,
         "student": STUDENT,
         **score_sets(rows["test"], references, found, PATIENT_RECORD),
+        "few_shot_teacher": apart(compared, "simulator", PATIENT_RECORD),
         "counts": {"truncated": {"student": truncated}},
     }
     store.replace(f"{folder}/evaluate/scores.json", json.dumps(scores).encode())
     predictions = prediction_rows(rows["test"], references, found, PATIENT_RECORD)
+    predictions += prediction_rows(
+        [rows["test"][place] for place in some],
+        [references[place] for place in some],
+        {"few_shot_teacher": asked},
+        PATIENT_RECORD,
+    )
     file = tables.write(store, f"{folder}/evaluate/predictions.parquet", predictions, tables.PREDICTION_COLUMNS)
     manifest = Manifest(stage="evaluate", plan_hash=PLAN_HASH, config_hash="", files=(file,))
     manifests.write(store, f"{folder}/evaluate/manifest.json", manifest)
