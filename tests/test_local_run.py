@@ -135,6 +135,7 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
         output, errors = second.communicate(timeout=200)
         assert second.returncode == 0, errors
         assert server.counters.stats()["billed_total"] == calls
+        _ask_a_teacher_with_examples(prefix, config, server)
     assert "generate" not in errors and "train" in errors
     page = (prefix / "report" / "index.html").read_text()
     assert "tiny-gpt2" in page
@@ -148,6 +149,18 @@ def test_a_whole_run_ends_with_a_report_and_a_second_student_adds_only_its_own_s
             *(["few_shot_student"] if student == "tiny-gpt2" else []),
         }
     _judge_again(prefix, raw)
+
+
+def _ask_a_teacher_with_examples(prefix: Path, config: Path, server: Server) -> None:
+    flags = ["--few-shot-teacher", "simulator", "--few-shot-rows", "4", "--teacher-url", f"{server.url}/v1"]
+    line = ["evaluate", "--prefix", str(prefix), "--config", str(config), "--student", "tiny-gpt2", *flags]
+    args = build_parser().parse_args(line)
+    assert args.verb(args, threading.Event()) == 0
+    folder = prefix / "students" / "tiny-gpt2" / "evaluate"
+    found = json.loads((folder / "scores.json").read_text())["few_shot_teacher"]
+    assert found["num_samples"] == 4 and found["scores"]["few_shot_teacher"]["micro"]["f1"] > 0.5
+    written = tables.decode((folder / "predictions.parquet").read_bytes())
+    assert sum(row["model"] == "few_shot_teacher" for row in written) == 4
 
 
 def _judge_again(prefix: Path, raw: dict[str, Any]) -> None:

@@ -65,6 +65,8 @@ def _asked_teacher(args: argparse.Namespace, stop: threading.Event) -> Any:
         return None
     from medkd.stages.few_shot import AskedTeacher
 
+    if not args.few_shot:
+        raise UsageError("--few-shot: got 0 with --few-shot-teacher, expected at least 1 example")
     args.teacher = args.few_shot_teacher
     teacher = teacher_of(load_configs(args), args)
     try:

@@ -138,7 +138,7 @@ def generation_settings(configs: ModelConfigs, args: argparse.Namespace) -> conf
     try:
         return config.GenerationSettings.model_validate({**settings.model_dump(), **changed})
     except ValueError as error:
-        raise UsageError(f"--topic, --held-out-topic: {str(error).splitlines()[2].strip()}") from None
+        raise UsageError(f"--topic, --held-out-topic, --judges: {str(error).splitlines()[2].strip()}") from None
 
 
 def _judges(text: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ Row = dict[str, Any]
 
 # Conversations of rejected samples that are scored apart, at most: the first ones by sample id.
 _MOST_REJECTED = 200
-_TESTED = ("sample_id", "topic", "input", "output", "gold", "reference", "conversation_sha256", "held_out_topic")
+_TESTED = ("sample_id", "topic", "input", "output", "gold", "reference", "source", "conversation_sha256", "held_out_topic")
 _EXAMPLE = ("conversation_sha256", "input", "output")
 
 
@@ -72,6 +72,8 @@ def evaluate(
     rows = list(stream_splits(store, data_set, _TESTED)["test"])
     if not rows:
         raise InputError(f"{store.url}: the test split is empty; generate more samples")
+    if asked_teacher:
+        few_shots.check_phi(store, asked_teacher, rows)
     references = [_reference(row, gold or {}, gold_source) for row in rows]
     rejected = _rejected_with_gold(store, gold or {}, gold_source)
     asked = f"{few_shot} {asked_teacher.name} {asked_teacher.num_rows}" if asked_teacher else str(few_shot)

@@ -23,6 +23,7 @@ from medkd.quality.schema import InvalidRecord, parse_record
 from medkd.quality.score_sets import Prediction
 from medkd.records import Record, RecordSchema
 from medkd.samples import canonical_json, sha256_hex
+from medkd.stages.plan import load_plan
 from medkd.store import layout
 from medkd.store.files import Store
 from medkd.teacher.prompts import Message, Request, extraction_request
@@ -57,6 +58,20 @@ class AskedTeacher:
             )
         if self.teacher.mode != "call":
             raise ConfigError(f"teacher_models.{self.name}.mode: got {self.teacher.mode!r}, expected call to ask with examples")
+
+
+def check_phi(store: Store, asked: AskedTeacher, rows: Iterable[Mapping[str, Any]]) -> None:
+    """ConfigError where test rows may be patient data and nobody has an agreement with the teacher.
+
+    Imported rows count as patient data unless the run's own plan says that they are none: who lent them is not asked.
+    """
+    source = load_plan(store)[0].source
+    harmless = source is not None and not source.contains_phi
+    if not asked.teacher.phi_agreement and not harmless and any(row["source"] == "imported" for row in rows):
+        raise ConfigError(
+            f"teacher_models.{asked.name}.phi_agreement: got false, but test rows may be patient data; set it to true if your "
+            "agreement with the provider covers them, or leave --few-shot-teacher out"
+        )
 
 
 def few_shot_request(examples: Sequence[Example], conversation: str, schema: RecordSchema, teacher: TeacherConfig) -> Request:
@@ -111,8 +126,9 @@ def _reply(store: Store, asked: AskedTeacher, request: Request) -> str:
     booking = Booking(store, asked.name, key, asked.budget_usd)
     answer = asked.client.ask(request, booking.reserve)
     text = answer.reply.text if answer.reply and answer.outcome == "reply" else ""
-    # The reply first: a booking that was never settled stands with its worst case.
-    store.replace(path, json.dumps({"format": 1, "text": text, "cost_usd": answer.cost_usd}).encode())
+    # The reply first: a booking that was never settled stands with its worst case. Without one the next evaluation asks anew.
+    if answer.reply:
+        store.replace(path, json.dumps({"format": 1, "text": text, "cost_usd": answer.cost_usd}).encode())
     booking.settle(answer)
     return text
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from medkd.config import Prices
 from medkd.errors import BudgetError, ConfigError
 from medkd.records import PATIENT_RECORD
 from medkd.simulator.server import Server
-from medkd.stages.few_shot import AskedTeacher, chosen, few_shot_request, teachers_answers
+from medkd.stages.few_shot import AskedTeacher, check_phi, chosen, few_shot_request, teachers_answers
+from medkd.stages.plan import ConversationSource
 from medkd.stages.prepare import stream_splits
 from medkd.store import budget, layout, manifests
+from medkd.store.conversations import Columns, survey
 from medkd.store.files import Store, open_store
 from medkd.teacher.client import TeacherClient
-from tests.generation import simulated, start_simulator
+from tests.generation import planned, simulated, start_simulator
 from tests.quality.written_run import write_run
 from tests.student.trained import tiny_student
 
@@ -80,6 +83,27 @@ def test_a_budget_without_room_stops_it_before_it_is_asked() -> None:
         assert server.counters.stats()["billed_total"] == 0
         with pytest.raises(ConfigError, match="--budget-usd: missing; teacher simulator has a price"):
             asked(server, budget_usd=None)
+
+
+@pytest.mark.parametrize(("contains_phi", "agreement", "asks"), [(True, False, False), (True, True, True), (False, False, True)])
+def test_patient_data_goes_to_no_teacher_without_an_agreement(
+    contains_phi: bool, agreement: bool, asks: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "visits.jsonl"
+    path.write_text(json.dumps({"conversation": "Doctor: Hello.\nPatient: Hello."}) + "\n")
+    columns = Columns()
+    source = ConversationSource(files=tuple(survey([str(path)], columns)), columns=columns, contains_phi=contains_phi)
+    store = open_store(f"memory://few-shot-phi-{contains_phi}-{agreement}")
+    with start_simulator() as server:
+        teacher = asked(server, budget_usd=1.0)
+        teacher = replace(teacher, teacher=teacher.teacher.model_copy(update={"phi_agreement": agreement}))
+        planned(store, teacher.teacher.model_copy(update={"phi_agreement": True}), samples=None, source=source, budget_usd=9.0)
+        if asks:
+            check_phi(store, teacher, [{"source": "imported"}])
+        else:
+            with pytest.raises(ConfigError, match=r"simulator\.phi_agreement: got false"):
+                check_phi(store, teacher, [{"source": "generated"}, {"source": "imported"}])
+            check_phi(store, teacher, [{"source": "generated"}])
 
 
 def test_the_request_shows_the_examples_as_answered_turns() -> None:
