@@ -173,6 +173,10 @@ class DataSet:
     conversation_characters: Mapping[str, int]
     data_set_hash: str
     source: str
+    agreement: Mapping[str, Any] | None = None
+    """Of rows extracted twice: how many were, and how many agree in every field; None where none was."""
+    disputed: int = 0
+    """Rows left out because their second extraction disagreed."""
 
 
 @dataclass(frozen=True, kw_only=True)

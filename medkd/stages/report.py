@@ -298,6 +298,8 @@ def _data_set(run: _Run) -> DataSet | None:
         share_stated=run.statistics.get("share_stated", {}),
         conversation_characters=run.statistics.get("conversation_characters", {}),
         data_set_hash=run.data_set.counts.get("data_set_hash", ""),
+        agreement=run.statistics.get("agreement"),
+        disputed=run.statistics.get("disputed", 0),
         source=f"{layout.DATASET_MANIFEST}, {layout.DATASET}/statistics.json",
     )
 

@@ -151,7 +151,14 @@ def words(path: str) -> str:
 
 def test_every_number_of_the_page_is_computed_again(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    write_run(store, num_samples=200, topics=["asthma", "migraine", "gout", "eczema"], moods=["calm", "anxious"], num_shards=3)
+    write_run(
+        store,
+        num_samples=200,
+        topics=["asthma", "migraine", "gout", "eczema"],
+        moods=["calm", "anxious"],
+        num_shards=3,
+        require_agreement=1.0,
+    )
     write_student(store)
     page = Figures(store.read(write_report(store, STUDENT)).decode())
     run = Run(tmp_path)
@@ -210,7 +217,7 @@ def of_top(run: Run, main: Mapping[str, list[One]], url: str, page: Figures) -> 
             f"{accepted:,}",
             f"accepted, {len(run.shards)} of {run.json('layout.json')['num_shards']} shards",
             f"{kept:,}",
-            f"rows, {len(run.rows('dataset/rejected.parquet')):,} duplicates left out",
+            f"rows, {sum(row['reason'] != 'disputed' for row in run.rows('dataset/rejected.parquet')):,} duplicates left out",
             f"{max(line['step'] for line in run.metrics):,}",
             f"{len(main['student']):,}",
             f"Numbers from plan.json, generate/shard-*/manifest.json, dataset/manifest.json, students/{STUDENT}/*",
@@ -492,7 +499,14 @@ def of_data(run: Run) -> Pieces:
         pieces[split, f"{len(rows):,} rows"] += 1
         pieces[f"title: {split}: {len(rows)}"] += 1
         pieces[f"drawn: {len(rows):.3f}"] += 1
-    for reason, count in Counter(row["reason"] for row in run.rows("dataset/rejected.parquet")).items():
+    of_reason = Counter(row["reason"] for row in run.rows("dataset/rejected.parquet"))
+    judged = [row["disagreement"] for row in kept if row["disagreement"] is not None]
+    agreed, disputed = sum(not fields for fields in judged), of_reason.pop("disputed", 0)
+    pieces[
+        "extracted twice",
+        f"{len(judged):,} rows, {percent(agreed / len(judged))} agree in every field; {disputed:,} disputed ones left out",
+    ] += 1
+    for reason, count in of_reason.items():
         pieces[f"{reason} duplicates left out", f"{count:,}"] += 1
     lengths = sorted(len(row["input"]) for row in kept)
     middle = lengths[(len(lengths) - 1) // 2]

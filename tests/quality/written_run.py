@@ -27,7 +27,15 @@ _SHORT_CELL = {"topic": "migraine", "mood": "calm", "planned": 4, "accepted": 2,
 REASONS = ("ungrounded", "bad_value", "wrong_shape", "not_json", "too_short", "refused")
 
 
-def write_run(store: Store, *, num_samples: int, topics: list[str], moods: list[str], num_shards: int = 2) -> None:
+def write_run(
+    store: Store,
+    *,
+    num_samples: int,
+    topics: list[str],
+    moods: list[str],
+    num_shards: int = 2,
+    require_agreement: float | None = None,
+) -> None:
     """Plan, shards and data set; `write_student` adds the rest."""
     chance = random.Random(7)
     cells = [(topic, mood) for topic in topics for mood in moods]
@@ -49,7 +57,9 @@ def write_run(store: Store, *, num_samples: int, topics: list[str], moods: list[
     for shard in range(num_shards):
         _write_shard(store, shard, rows[shard::num_shards], chance)
     provenance = {"short": 1, "rejected": 9, "short_cells": [_SHORT_CELL]}
-    write_data_set(store, PLAN_HASH, PATIENT_RECORD, RowsInMemory(rows), (topics[0],), {}, provenance)
+    write_data_set(
+        store, PLAN_HASH, PATIENT_RECORD, RowsInMemory(rows), (topics[0],), {}, provenance, require_agreement=require_agreement
+    )
 
 
 def write_student(store: Store) -> None:
@@ -78,6 +88,8 @@ def _sample(index: int, topic: str, mood: str, chance: random.Random) -> dict[st
         "input": spoken.conversation,
         "output": PATIENT_RECORD.canonical(spoken.record),
         "evidence": [],
+        "judge": "judge-1" if index % 3 == 0 else None,
+        "disagreement": [["prescription[].dose"], []][index % 2] if index % 3 == 0 else None,
         "source": "generated",
         "reference": "teacher",
         "teacher": "simulator",

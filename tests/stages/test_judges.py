@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from medkd.config import GenerationSettings, Judges, Prices, TeacherConfig
-from medkd.errors import ConfigError
+from medkd.errors import ConfigError, StoppedError
 from medkd.records import PATIENT_RECORD
 from medkd.stages import plan as planning
 from medkd.stages.costs import by_group, costs_of
@@ -97,6 +97,28 @@ def test_a_shard_that_stands_asks_no_judge_again_and_any_cut_gives_the_same_rows
     assert tables_of[0] == tables_of[1]
     # The same teacher asked again about the same text: the simulator is of one mind.
     assert {tuple(row["disagreement"]) for row in tables_of[0] if row["disagreement"] is not None} == {()}
+
+
+def test_a_stopped_shard_goes_on_and_pays_no_judge_twice() -> None:
+    store = open_store("memory://judged-stopped")
+    stop = threading.Event()
+    with start_simulator(latency_seconds=0.02) as server:
+        teacher = simulated(server, prices=Prices(input=1.0, output=1.0), max_concurrency=2)
+        plan_with(store, teacher, None, share=1.0)
+        client = TeacherClient(teacher, api_key=None, stop=stop)
+        options = ShardOptions(shard=0, writer="first", concurrency=2, budget_usd=50.0, progress_seconds=0.01)
+
+        def on_progress(progress: dict[str, Any]) -> None:
+            if progress["calls"] >= 20:
+                stop.set()
+
+        with pytest.raises(StoppedError):
+            generate(store, teacher, client, options, stop=stop, on_progress=on_progress)
+        client.close()
+        manifest = run(store, teacher, None)
+        assert server.counters.stats()["billed_total"] == len(rows(store, manifest, "calls"))
+    assert manifest.counts["accepted"] == SAMPLES
+    assert all(row["disagreement"] == [] for row in rows(store, manifest, "samples"))
 
 
 def test_a_judge_that_writes_no_record_leaves_the_row_as_it_is() -> None:
