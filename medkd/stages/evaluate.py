@@ -1,9 +1,10 @@
 """Stage evaluate: how well a student extracts the test split, beside what it has to beat.
 
-Models are scored on the same conversations: the student, the same architecture untrained, a constant record and a
-lexicon; beside them the teacher, where its records are not the reference. A reference record is the best that is known of a
-conversation: a human's, else the simulator's gold, else the teacher's. The scores of the best kind that occurs come first; apart
-from them held-out topics, other kinds of reference, answers that were cut, and conversations whose samples were rejected.
+Models are scored on the same conversations: the student, the same architecture untrained, a constant record and a lexicon;
+beside them the teacher, where its records are not the reference, and models that see a few training rows in their prompt. A
+reference record is the best that is known of a conversation: a human's, else the simulator's gold, else the teacher's. The scores
+of the best kind that occurs come first; apart from them held-out topics, other kinds of reference, answers that were cut, and
+conversations whose samples were rejected. What stands is judged again, and nothing else done, where only the bars are others.
 """
 
 from __future__ import annotations
@@ -103,13 +104,16 @@ def evaluate(
         written["rejected"] = answers.prediction_rows(hard, known_of_hard, {"student": of_rejected}, schema)
     if asked_teacher and examples:
         some = main_rows(rows, references)[: asked_teacher.num_rows]
-        of_some = [references[index] for index in some]
-        texts = [rows[index]["input"] for index in some]
-        found = few_shots.teachers_answers(store, asked_teacher, examples, texts, schema, stop)
-        of_student = [predictions["student"][index] for index in some]
-        scores["few_shot_teacher"] = _side_by_side({"student": of_student, "few_shot_teacher": found}, of_some, schema)
-        asked_rows = [rows[index] for index in some]
-        written["predictions"] += answers.prediction_rows(asked_rows, of_some, {"few_shot_teacher": found}, schema)
+        of_some, asked_rows = [references[index] for index in some], [rows[index] for index in some]
+        found = {
+            "student": [predictions["student"][index] for index in some],
+            "few_shot_teacher": few_shots.teachers_answers(
+                store, asked_teacher, examples, [row["input"] for row in asked_rows], schema, stop
+            ),
+        }
+        scores["few_shot_teacher"] = _side_by_side(found, of_some, schema)
+        del found["student"]
+        written["predictions"] += answers.prediction_rows(asked_rows, of_some, found, schema)
     counts = {**_counts(rows, references, predictions), "bars": scores["bars"]}
     summary = {"format": 1, "student": student_name, **scores, "counts": counts}
     home = evaluate_folder(student_name)
@@ -288,8 +292,10 @@ def _publish(
     inputs: Mapping[str, str],
     config_hash: str,
 ) -> None:
-    """Write scores, what travels with the model, and the manifest, last."""
+    """Write scores, what travels with the model, and the manifest, last; meanwhile there is none, so that what is torn counts as
+    not evaluated."""
     folder = evaluate_folder(student_name)
+    store.delete(f"{folder}/manifest.json")
     write_evaluation(store, student_name, trained, summary)
     data = (json.dumps(summary, indent=1) + "\n").encode()
     store.replace(f"{folder}/scores.json", data)

@@ -24,7 +24,7 @@ from medkd.samples import conversation_sha256, data_set_hash
 from medkd.stages import answers
 from medkd.stages.evaluate import KnownRecords, evaluate_folder
 from medkd.stages.prepare import stream_splits
-from medkd.store import manifests, tables
+from medkd.store import layout, manifests, tables
 from medkd.store.conversations import ImportedRow
 from medkd.store.files import Store
 from medkd.store.gold_files import Gold
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from medkd.student.decode import Extractor
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_OWN_FILES = ("scores.json", "predictions.parquet", "manifest.json")
+_OWN_FILES = ("scores.json", "predictions.parquet", "rejected.parquet", "manifest.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def evaluate_set(
     schema = extractor.tokenizer.linear.schema
     conversations = [row["input"] for row in found.rows]
     predictions = {"student": answers.asked(extractor, conversations, name="student", most_tokens=None, stop=stop)}
-    data_set = manifests.read(run, "dataset/manifest.json") if run else None
+    data_set = manifests.read(run, layout.DATASET_MANIFEST) if run else None
     if run and data_set:
         predictions |= answers.baselines(KnownRecords.of(run, data_set), conversations, schema)
     scores = score_sets(found.rows, found.references, predictions, schema)
