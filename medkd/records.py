@@ -50,6 +50,23 @@ class RecordSchema:
         """JSON Schema in the strict form that teachers accept: all properties required, none additional, no bounds."""
         return _object_schema(self.fields)
 
+    def document(self) -> dict[str, Any]:
+        """The whole schema as one JSON Schema document, its version under `x-medkd`; `from_document` reads it back."""
+        return {"title": self.name, "x-medkd": {"version": self.version}, **self.json_schema()}
+
+    @classmethod
+    def from_document(cls, document: Any) -> RecordSchema:
+        """The schema that `document` wrote. ValueError names the place in it, what stands there and what is allowed."""
+        if not isinstance(document, dict):
+            raise ValueError(f"record schema: got {type(document).__name__}, expected an object")
+        name, own = document.get("title"), document.get("x-medkd")
+        version = own.get("version") if isinstance(own, dict) else None
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"record schema: title: got {name!r}, expected its name")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"record schema: x-medkd.version: got {version!r}, expected a whole number from 1")
+        return cls(name=name, version=version, fields=_fields_of(document, "", groups=True))
+
     def empty(self) -> Record:
         """The record that abstains everywhere."""
         return {field.name: _empty_value(field) for field in self.fields}
@@ -99,6 +116,32 @@ def _object_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
         "required": [field.name for field in fields],
         "additionalProperties": False,
     }
+
+
+def _fields_of(schema: dict[str, Any], place: str, *, groups: bool) -> tuple[Field, ...]:
+    members = schema.get("properties")
+    if schema.get("type") != "object" or not isinstance(members, dict) or not members:
+        raise ValueError(f"record schema: {place or 'top'}: expected type object with properties")
+    return tuple(_field_of(name, member, f"{place}.{name}".lstrip("."), groups=groups) for name, member in members.items())
+
+
+def _field_of(name: str, schema: Any, place: str, *, groups: bool) -> Field:
+    schema = schema if isinstance(schema, dict) else {}
+    kind, description = schema.get("type"), schema.get("description", "")
+    if not isinstance(description, str):
+        raise ValueError(f"record schema: {place}.description: got {description!r}, expected text")
+    if kind == "string":
+        return Field(name=name, kind="text", description=description)
+    entries = schema.get("items") if kind == "array" else None
+    if isinstance(entries, dict) and entries.get("type") == "string":
+        return Field(name=name, kind="list", description=description)
+    if groups and kind == "object":
+        return Field(name=name, kind="group", description=description, fields=_fields_of(schema, place, groups=False))
+    if groups and isinstance(entries, dict):
+        members = _fields_of(entries, f"{place}.items", groups=False)
+        return Field(name=name, kind="items", description=description, fields=members)
+    allowed = "string, array of strings" + (", object, array of objects" if groups else "; groups do not nest")
+    raise ValueError(f"record schema: {place}.type: got {kind!r}, expected {allowed}")
 
 
 def _empty_value(field: Field) -> Any:

@@ -89,7 +89,6 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         check_handed_on(said.read_bytes(), str(said))
     if args.input or args.output:
         return _extract_files(args, stop)
-    from medkd.records import PATIENT_RECORD
     from medkd.student.decode import Extractor
 
     conversation = sys.stdin.read()
@@ -97,7 +96,7 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         raise UsageError(
             "standard input: empty; give one conversation, for example: medkd extract --model DIR < conversation.txt"
         )
-    result = Extractor.load(Path(args.model), PATIENT_RECORD).extract([conversation])[0]
+    result = Extractor.load(Path(args.model)).extract([conversation])[0]
     if result.truncated:
         raise ConfigError(
             f"conversation: longer than the model's limit ({result.length} tokens); shorten it or train with a larger max_length"
@@ -113,7 +112,6 @@ def _extract_files(args: argparse.Namespace, stop: threading.Event) -> int:
     """`--input` and `--output`: a line for each conversation of the files, then how fast that went and what it cost."""
     if not (args.input and args.output):
         raise UsageError("--input, --output: go together; name the conversations and the JSON lines file for their records")
-    from medkd.records import PATIENT_RECORD
     from medkd.stages.extract import extract, teachers_price
     from medkd.store.conversations import Columns, stream
     from medkd.student.decode import Extractor
@@ -121,7 +119,7 @@ def _extract_files(args: argparse.Namespace, stop: threading.Event) -> int:
     teacher = teachers_price(open_prefix(args, stop)) if args.prefix else None
     columns = Columns(conversation=args.conversation_column, id=args.id_column)
     rows = stream(args.input, columns, file_options(args), flag="--input")
-    extractor = Extractor.load(Path(args.model), PATIENT_RECORD)
+    extractor = Extractor.load(Path(args.model))
     done = extract(extractor, rows, Path(args.output), batch_size=args.batch_size, stop=stop)
     others = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in done.outcomes.items() if why != "record")
     print(f"{args.output}: {done.outcomes['record']:,} of {done.outcomes.total():,} with a record{others and f'; {others}'}")

@@ -22,7 +22,7 @@ from medkd.config import ScoreBar, StudentConfig, config_hash
 from medkd.errors import InputError
 from medkd.quality.bars import judge_scores
 from medkd.quality.score_sets import Prediction, Reference, apart, comparison, main_rows, score_sets
-from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
+from medkd.records import Record, RecordSchema
 from medkd.samples import canonical_json, conversation_sha256, sha256_hex
 from medkd.stages import answers
 from medkd.stages import few_shot as few_shots
@@ -89,7 +89,7 @@ def evaluate(
         return _judged_again(store, student_name, trained, known, rows, references, bars)
     with tempfile.TemporaryDirectory() as scratch:
         folder = _download_model(store, trained, Path(scratch))
-        schema = RECORD_SCHEMAS[StudentForm.read(folder).schema]
+        schema = StudentForm.read(folder).fields
         students, of_rejected = _students(folder, rows, references, rejected, seed, stop)
         examples = few_shots.chosen(stream_splits(store, data_set, _EXAMPLE)["train"], few_shot) if few_shot else []
         students |= _few_shot_student(store, student, folder, rows, references, examples, Path(scratch), seed, stop)
@@ -142,7 +142,7 @@ def _judged_again(
     files = {file.path.rpartition("/")[2]: file for file in known.files}
     summary: dict[str, Any] = json.loads(manifests.read_verified(store, files.pop("scores.json")))
     form = next(file for file in trained.files if file.path.endswith(f"/{FORM_FILE}"))
-    schema = RECORD_SCHEMAS[json.loads(manifests.read_verified(store, form))["schema"]]
+    schema = StudentForm.parse(manifests.read_verified(store, form)).fields
     stream = tables.stream(store, [files["predictions.parquet"]], ("sample_id", "model", "record", "valid_json"))
     written = {row["sample_id"]: row for row in stream if row["model"] == "student"}
     compared = []

@@ -62,7 +62,7 @@ class Extractor:
 
     @classmethod
     def load(cls, folder: Path, schema: RecordSchema | None = None) -> Extractor:
-        """The student in a model folder; ConfigError where it is none. `schema` where it is none of medkd's own."""
+        """The student in a model folder; ConfigError where it is none. `schema` in place of the one in its form."""
         logging.disable_progress_bar()
         tokenizer = StudentTokenizer.load(folder, schema)
         return cls(AUTO_MODELS[tokenizer.family.name].from_pretrained(folder, dtype="auto"), tokenizer)

@@ -73,7 +73,7 @@ On the validation split: {loss}.
     medkd extract --model FOLDER < conversation.txt
 
 It answers in the linear form of the record schema `{form.schema}`, version {form.schema_version};
-`medkd.json` says how to ask it. Family: {form.family}.
+`medkd.json` holds that schema whole and says how to ask it. Family: {form.family}.
 
 | lineage | |
 | --- | --- |

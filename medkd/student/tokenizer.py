@@ -42,7 +42,19 @@ class StudentForm:
     escapes: Escapes
     max_length: int
     max_answer_length: int
+    record_schema: dict[str, Any] | None = None
+    """The schema's whole document, so that a model's folder is enough anywhere; None in folders of before."""
     format: int = 1
+
+    @property
+    def fields(self) -> RecordSchema:
+        """The schema that the student answers in; ConfigError where the form holds none that can be read."""
+        if self.record_schema is None:
+            return _known_schema(self.schema)
+        try:
+            return RecordSchema.from_document(self.record_schema)
+        except ValueError as error:
+            raise ConfigError(f"{FORM_FILE}: {error}") from error
 
     def write(self, folder: Path) -> None:
         """Store the form in a model's or tokenizer's folder."""
@@ -52,10 +64,15 @@ class StudentForm:
     def read(cls, folder: Path) -> StudentForm:
         """The form stored in the folder; ConfigError where there is none."""
         try:
-            raw = json.loads((folder / FORM_FILE).read_text(encoding="utf-8"))
-            return cls(**{**raw, "escapes": Escapes(**raw["escapes"])})
+            return cls.parse((folder / FORM_FILE).read_bytes())
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ConfigError(f"{folder}: no readable {FORM_FILE}, so this is no student of medkd") from error
+
+    @classmethod
+    def parse(cls, content: bytes) -> StudentForm:
+        """The form in a file's bytes; ValueError, TypeError or KeyError where it is none."""
+        raw = json.loads(content)
+        return cls(**{**raw, "escapes": Escapes(**raw["escapes"])})
 
 
 class StudentTokenizer:
@@ -66,7 +83,7 @@ class StudentTokenizer:
             raise ConfigError("model_name: its tokenizer has no end-of-text token, expected one that ends the answer")
         self.tokenizer = tokenizer
         self.form = form
-        self.linear = LinearForm(schema or _known_schema(form.schema))
+        self.linear = LinearForm(schema or form.fields)
         self.end: int = tokenizer.eos_token_id
         # Padding is told by lengths, never by its id, so a model without a pad token may pad with its end.
         self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -130,7 +147,7 @@ class StudentTokenizer:
 
     @classmethod
     def load(cls, folder: Path, schema: RecordSchema | None = None) -> StudentTokenizer:
-        """The tokenizer that `save` wrote; `schema` where it is none of medkd's own."""
+        """The tokenizer that `save` wrote; `schema` in place of the one that its form holds."""
         from transformers import AutoTokenizer
 
         form = StudentForm.read(folder)
@@ -161,6 +178,7 @@ def make_tokenizer(
         escapes=escapes,
         max_length=student.max_length,
         max_answer_length=student.max_answer_length,
+        record_schema=schema.document(),
     )
     return StudentTokenizer(tokenizer, form, schema)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from medkd.errors import ConfigError
 from medkd.records import PATIENT_RECORD
 from medkd.student.families import FAMILIES, SEPARATOR
 from medkd.student.linear import LinearForm
-from medkd.student.tokenizer import DoesNotFitError, StudentTokenizer, make_tokenizer, train_tokenizer
+from medkd.student.tokenizer import DoesNotFitError, StudentForm, StudentTokenizer, make_tokenizer, train_tokenizer
 from tests.quality.examples import CONVERSATION, RECORD
 from tests.student.limited import limited_tokenizer
-from tests.student.records_strategy import VALUES, records_of
+from tests.student.records_strategy import NESTED, VALUES, records_of
 
 
 def student_of(family: str, tokenizer: Any, **changes: Any) -> StudentTokenizer:
@@ -130,3 +131,22 @@ def test_a_tokenizer_without_an_end_is_refused() -> None:
 def test_a_folder_without_a_form_is_no_student(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no student of medkd"):
         StudentTokenizer.load(tmp_path)
+
+
+def test_a_tokenizers_folder_brings_a_schema_that_medkd_does_not_ship(tmp_path: Path) -> None:
+    raw = train_tokenizer([CONVERSATION] * 3, tags=[*LinearForm(NESTED).tags, SEPARATOR], vocabulary=400)
+    student = StudentConfig(model_name="test")
+    made = make_tokenizer(raw, family=FAMILIES["causal"], student=student, schema=NESTED, texts=[CONVERSATION])
+    made.save(tmp_path)
+    loaded = StudentTokenizer.load(tmp_path)
+    record = NESTED.empty() | {"note": "rest", "drug": [{"drug": "aspirin", "tags": ["new"], "duration": "a week"}]}
+    assert loaded.form.fields == NESTED
+    assert loaded.record(loaded.linear.write(record)) == record
+
+
+def test_a_form_without_a_schemas_document_takes_the_shipped_one_by_name(tmp_path: Path) -> None:
+    replace(TRAINED.form, record_schema=None).write(tmp_path)
+    assert StudentForm.read(tmp_path).fields == PATIENT_RECORD
+    replace(TRAINED.form, record_schema=None, schema="unheard").write(tmp_path)
+    with pytest.raises(ConfigError, match="unheard"):
+        _ = StudentForm.read(tmp_path).fields
