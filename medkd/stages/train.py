@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from medkd.config import StudentConfig, config_hash
 from medkd.errors import ConfigError
 from medkd.quality.scores import score
-from medkd.records import PATIENT_RECORD, Record
+from medkd.records import Record, RecordSchema
 from medkd.store import layout, manifests
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
@@ -89,9 +89,9 @@ def train(
     return manifest
 
 
-def _field_f1(compared: Sequence[tuple[Record, Record | None]]) -> float:
+def _field_f1(compared: Sequence[tuple[Record, Record | None]], schema: RecordSchema) -> float:
     """Micro-F1 over all fields; an answer that is no record claims nothing."""
-    return score([(gold, found, found is not None, found is not None) for gold, found in compared], PATIENT_RECORD).micro.f1
+    return score([(gold, found, found is not None, found is not None) for gold, found in compared], schema).micro.f1
 
 
 def _hashes(tokens: Manifest) -> dict[str, str]:

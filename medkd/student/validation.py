@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from medkd.records import Record
+from medkd.records import Record, RecordSchema
 from medkd.student.batches import Batch, attended, padded
 from medkd.student.families import IGNORED
 from medkd.student.packing import PACKING
@@ -17,8 +17,8 @@ from medkd.student.rows import TokenRows
 from medkd.student.tokenizer import StudentTokenizer
 
 Row = dict[str, Any]
-Score = Callable[[Sequence[tuple[Record, Record | None]]], float]
-"""Field F1 of predicted records (None: no valid record) beside the records they should be."""
+Score = Callable[[Sequence[tuple[Record, Record | None]], RecordSchema], float]
+"""Field F1 of predicted records (None: no valid record) beside the records they should be, in the student's schema."""
 
 
 def mean_loss(engine: Any, rows: TokenRows, ranks: Ranks, collate: Callable[[Sequence[Row]], Batch], *, batch_size: int) -> float:
@@ -55,7 +55,7 @@ def field_f1(engine: Any, rows: Sequence[Row], ranks: Ranks, tokenizer: StudentT
     ]
     gathered: list[Any] = [None] * ranks.world_size
     dist.all_gather_object(gathered, compared)
-    return round(score([pair for part in gathered for pair in part]), 6)
+    return round(score([pair for part in gathered for pair in part], tokenizer.linear.schema), 6)
 
 
 def _answers(engine: Any, rows: Sequence[Row], tokenizer: StudentTokenizer) -> list[list[int]]:
