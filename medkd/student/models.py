@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.activations import NewGELUActivation
 
 from medkd.config import StudentConfig
 from medkd.store.files import Store
@@ -47,9 +48,18 @@ def make_model(
         start_copying(model)
     else:
         model = find_source(store, student, scratch).load(auto.from_pretrained, dtype=dtype)
+    _fuse_gelu(model)
     if student.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def _fuse_gelu(model: nn.Module) -> None:
+    """Let GPT-2's activation be one kernel: Transformers writes the same function as eight, which all pass through memory."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def untrained(folder: Path, family: Family, seed: int) -> Any:

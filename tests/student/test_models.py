@@ -171,3 +171,18 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     student = StudentConfig(model_name="./no/such/model")
     with pytest.raises(ConfigError, match=r"model_name: cannot load './no/such/model'"):
         build_tokenizer(open_store(str(tmp_path)), student, rows(), PATIENT_RECORD, tmp_path)
+
+
+def test_an_activation_of_one_kernel_gives_what_the_model_gives_without_it() -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from medkd.student.models import make_model
+
+    student = tiny_student("gpt2")
+    fused = make_model(store(), student, tokenizer_of(student), scratch=Path("unused"), seed=1, dtype=torch.float32).eval()
+    assert [module for module in fused.modules() if isinstance(module, torch.nn.GELU)]
+    plain = AutoModelForCausalLM.from_config(fused.config).eval()
+    plain.load_state_dict(fused.state_dict())
+    ids = torch.arange(60).unsqueeze(0)
+    assert torch.allclose(fused(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-5)
