@@ -28,6 +28,7 @@ from medkd.student.position import Position
 from medkd.student.ranks import Ranks
 from medkd.student.snapshots import copied, take_snapshot
 from medkd.student.universal import to_universal
+from medkd.student.waiting import wait_for_all
 from medkd.telemetry import event
 
 _UNIVERSAL = "universal"
@@ -104,10 +105,10 @@ class Checkpoints:
         if saving is None:
             return
         self._background.wait()
-        dist.barrier()
+        wait_for_all()
         self.ranks_stored(self._ranks.world_size)
         self._background.wait()
-        dist.barrier()
+        wait_for_all()
         self._saving = None
 
     def leave(self, engine: Any, position: Position, seconds: float) -> bool:
@@ -153,7 +154,7 @@ class Checkpoints:
             self._store.download(f"{self._folder}/{tag}", self._scratch / tag)
             if found.universal:
                 to_universal(self._scratch / tag, self._scratch / _UNIVERSAL)
-        dist.barrier()
+        wait_for_all()
         decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
         engine.load_checkpoint(str(self._scratch), tag=_UNIVERSAL if found.universal else tag, load_lr_scheduler_states=False)
         # ZeRO 3 takes the first group's settings for all groups' then.
@@ -174,7 +175,7 @@ class Checkpoints:
         if self._ranks.rank == 0:
             event("training resumed", step=state["step"], seconds=round(time.monotonic() - started, 2), universal=found.universal)
         self.saved_step, self.save_seconds = state["step"], state.get("save_seconds")
-        return Position(**{field.name: state[field.name] for field in fields(Position)})
+        return Position(**{field.name: state[field.name] for field in fields(Position) if field.name in state})
 
     def _upload(self, files: dict[str, Any], tag: str) -> None:
         """Store this rank's files, one after the other: scratch space holds one at a time."""
@@ -232,7 +233,7 @@ class Checkpoints:
             was, now = state["zero_stage"], self._shape["zero_stage"]
             raise ConfigError(
                 f"zero_stage: the checkpoint in {self._store.url}/{self._folder} was saved with stage {was}, now it is {now}; "
-                "stage 0 goes on from stage 0 alone, 1 to 3 from each other"
+                "stage 0 goes on from stage 0 alone, as DeepSpeed converts no others; 1 to 3 go on from each other"
             )
         return True
 

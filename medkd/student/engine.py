@@ -7,6 +7,7 @@ resumed goes the same way as one that was not.
 
 from __future__ import annotations
 
+import resource
 import sys
 import threading
 import time
@@ -23,10 +24,12 @@ from torch._C._distributed_c10d import HashStore
 
 from medkd.config import StudentConfig
 from medkd.errors import StoppedError
+from medkd.student import waiting
 from medkd.student.batches import Batch
 from medkd.student.best import BestWeights
 from medkd.student.checkpoints import Checkpoints
 from medkd.student.deepspeed_config import deepspeed_config
+from medkd.student.flops import ModelFlops
 from medkd.student.measured import Measured
 from medkd.student.metrics import PARTS, Metrics
 from medkd.student.models import AnswerLoss, parameter_groups
@@ -39,7 +42,7 @@ from medkd.student.validation import Score, field_f1, mean_loss
 
 Row = dict[str, Any]
 
-# Ranks wait for one another this long: loading and saving a large model must fit, and a lost peer must not hang a node for long.
+# Ranks wait for one another this long within a step; `waiting` is for what one of them does alone.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
 LOG_EVERY_STEPS = 10
 
@@ -83,6 +86,7 @@ def join(ranks: Ranks, device: torch.device) -> None:
             dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         else:
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+        waiting.prepare()
     with redirect_stdout(sys.stderr):  # DeepSpeed prints there, and standard output is the command's
         deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
 
@@ -131,11 +135,13 @@ class Training:
     """Set to leave."""
     measured: Measured | None = None
     """On the validation split; None before the first epoch's end."""
+    flops: ModelFlops | None = None
+    """None: how well the GPUs are used cannot be told."""
 
     def __post_init__(self) -> None:
         self._device = torch.device(self.engine.device)
         self._student = self.job.student
-        self._pace = _Pace(self._device)
+        self._pace = _Pace(self._device, None if self.flops is None else self.flops.peak * self.ranks.world_size)
 
     def run(self, position: Position) -> Position:
         """Train to the end of the course. StoppedError when told to stop."""
@@ -152,12 +158,13 @@ class Training:
         """Whether the step before, which was saved, ended an epoch."""
         if not 0 < position.passes_seen < self.course.last:
             return False
-        return self.course.epoch(position.passes_seen) > self.course.epoch(position.passes_seen - self.course.per_step)
+        return self.course.epoch(position.passes_seen) > self.course.epoch(position.passes_seen - position.passes_of_step)
 
     def _step(self, position: Position, passes: Sequence[Pass]) -> None:
         rows = [row for one in passes for row in one]
         position.step += 1
         position.passes_seen += len(passes)
+        position.passes_of_step = len(passes)
         position.documents_seen += len(rows)
         rate = learning_rate(position.passes_seen / self.course.last, self._student, self.course.per_step / self.course.last)
         for group in self.engine.optimizer.param_groups:
@@ -168,6 +175,8 @@ class Training:
         position.loss_sum += loss_sum
         position.answer_tokens += sum(self.job.train.answers[row] for row in rows)
         self._pace.tokens += sum(self.job.train.sizes[row] for row in rows)
+        if self.flops:
+            self._pace.flops += sum(self.flops.document(self.job.train.sizes[row], self.job.train.answers[row]) for row in rows)
         ended = position.passes_seen >= self.course.last
         if position.step % LOG_EVERY_STEPS == 0 or ended:
             self._log(position, rate)
@@ -249,13 +258,15 @@ class Training:
 
 
 class _Pace:
-    """Useful tokens (no padding) and wall clock since the last line of metrics, and what of it went to which part on this rank.
+    """Useful tokens (no padding), wall clock and memory since the last line of metrics, and the seconds of each part here.
 
     Of forward, backward and optimizer the clock sees on a GPU only the launching: there they are left out.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.tokens = 0
+    def __init__(self, device: torch.device, peak: float | None) -> None:
+        """peak: operations a second of all GPUs together, None where it is not known."""
+        self.tokens, self.flops = 0, 0.0
+        self._device, self._peak = device, peak
         self._parts = ("data", "checkpoint") if device.type == "cuda" else PARTS
         self._spent = dict.fromkeys(PARTS, 0.0)
         self._clock = time.monotonic()
@@ -268,8 +279,24 @@ class _Pace:
 
     def take(self) -> dict[str, float]:
         now = time.monotonic()
-        seconds, tokens = now - self._clock, self.tokens
-        self._clock, self.tokens = now, 0
+        seconds, tokens, flops = now - self._clock, self.tokens, self.flops
+        self._clock, self.tokens, self.flops = now, 0, 0.0
         spent = {f"{part}_seconds": round(self._spent[part], 4) for part in self._parts}
         self._spent = dict.fromkeys(PARTS, 0.0)
-        return {"tokens_per_second": round(tokens / seconds, 1), "seconds": round(seconds, 3), **spent}
+        used = {} if self._peak is None else {"mfu": round(flops / seconds / self._peak, 4)}
+        return {
+            "tokens_per_second": round(tokens / seconds, 1),
+            "seconds": round(seconds, 3),
+            **used,
+            "memory_bytes": _most_memory(self._device),
+            **spent,
+        }
+
+
+def _most_memory(device: torch.device) -> int:
+    """Bytes: the GPU's most since it was last asked, or this process's most so far."""
+    if device.type == "cuda":
+        most = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        return most
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -41,6 +41,11 @@ class ModelSizes:
     heads: int
     vocabulary: int
     encoder_decoder: bool
+    blocks: int
+    """Parameters of all layers; without embeddings."""
+    encoder_layers: int = 0
+    """Of an encoder-decoder."""
+    encoder_blocks: int = 0
     lora_width: int
     """Parameters of LoRA adapters of rank 1 on all linear layers of the blocks."""
 
@@ -92,6 +97,7 @@ def _gpt2(c: Any) -> ModelSizes:
     embeddings = c.vocab_size * d * (1 if c.tie_word_embeddings else 2) + c.n_positions * d
     return ModelSizes(
         parameters=embeddings + c.n_layer * layer + 2 * d,
+        blocks=c.n_layer * layer,
         layers=c.n_layer,
         width=d,
         inner=8 * d + 3 * inner,
@@ -111,6 +117,7 @@ def _llama(c: Any) -> ModelSizes:
     embeddings = c.vocab_size * d * (1 if c.tie_word_embeddings else 2)
     return ModelSizes(
         parameters=embeddings + c.num_hidden_layers * layer + d,
+        blocks=c.num_hidden_layers * layer,
         layers=c.num_hidden_layers,
         width=d,
         # Norms keep an fp32 copy, rotation one of queries and keys.
@@ -131,6 +138,9 @@ def _t5(c: Any) -> ModelSizes:
     embeddings = c.vocab_size * d * (1 if c.tie_word_embeddings else 2)
     return ModelSizes(
         parameters=embeddings + stacks + 2 * (bias + d),
+        blocks=stacks,
+        encoder_layers=c.num_layers,
+        encoder_blocks=c.num_layers * (attention + forward),
         layers=c.num_layers + c.num_decoder_layers,
         width=d,
         inner=8 * d + 4 * inner + 3 * c.d_ff,

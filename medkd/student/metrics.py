@@ -1,4 +1,4 @@
-"""What training says while it runs: `metrics.jsonl`, `metrics.prom` and `progress.json` in the store, and the log.
+"""What training says while it runs: `metrics.jsonl`, `metrics.prom`, TensorBoard's events and `progress.json` in the store.
 
 Written by rank 0 alone.
 """
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medkd.store.files import Store
+from medkd.student.event_files import NAME, EventFile
 from medkd.telemetry import event
 
 WRITE_EVERY_SECONDS = 3.0
@@ -25,6 +26,8 @@ _GAUGES = {
     "learning_rate": "of the last logged step",
     "tokens_per_second": "tokens of documents, without padding, over the last logged steps on all ranks",
     "seconds": "wall clock of the last logged steps",
+    "mfu": "share of the GPUs' peak in bf16 that the model's own operations took over the last logged steps",
+    "memory_bytes": "most that rank 0 held: of its GPU over the last logged steps, without a GPU of the host so far",
 }
 
 
@@ -34,15 +37,21 @@ class Metrics:
     def __init__(self, store: Store, folder: str, *, student_name: str, resumed_step: int, total_steps: int) -> None:
         self._store, self._student_name = store, student_name
         self._lines_path, self._progress_path = f"{folder}/metrics.jsonl", f"{folder}/progress.json"
-        self._text_path = f"{folder}/metrics.prom"
+        self._text_path, self._events_path = f"{folder}/metrics.prom", f"{folder}/{NAME}"
         self._total_steps = total_steps
         self._lines = [line for line in self._earlier() if _stands(line, resumed_step)] if resumed_step else []
+        self._events = _event_file()
+        if self._events:
+            for line in self._lines:
+                self._events.add(line)
         self._last: dict[str, Any] = {"step": resumed_step, "loss": None}
         self._written = 0.0
 
     def add(self, **numbers: Any) -> None:
         """One line; must have `step`."""
         self._lines.append(numbers)
+        if self._events:
+            self._events.add(numbers)
         self._last.update({key: numbers[key] for key in ("step", "loss") if key in numbers})
         if time.monotonic() - self._written >= WRITE_EVERY_SECONDS:
             self.write("training")
@@ -51,6 +60,8 @@ class Metrics:
         """Bring the store up to date; `state` is training, stopped or finished."""
         text = "".join(json.dumps(line) + "\n" for line in self._lines)
         self._store.replace(self._lines_path, text.encode())
+        if self._events:
+            self._store.replace(self._events_path, self._events.content())
         numbers = {"total_steps": self._total_steps, **{key: value for line in self._lines for key, value in line.items()}}
         self._store.replace(self._text_path, prometheus_text(self._student_name, numbers).encode())
         progress = {"format": 1, "state": state, "total_steps": self._total_steps, "at": time.time(), **self._last}
@@ -63,6 +74,14 @@ class Metrics:
             return [json.loads(line) for line in self._store.read(self._lines_path).splitlines()]
         except FileNotFoundError:
             return []
+
+
+def _event_file() -> EventFile | None:
+    try:
+        return EventFile()
+    except ImportError:
+        event("no TensorBoard events", reason="the package tensorboardX is not installed; install medkd[tensorboard]")
+        return None
 
 
 def prometheus_text(student_name: str, numbers: Mapping[str, Any]) -> str:

@@ -25,6 +25,7 @@ from medkd.student.card import CARD_FILE
 from medkd.student.checkpoints import Checkpoints, delete_checkpoints
 from medkd.student.engine import Training, TrainingJob, device_of, join, make_engine, precision_of
 from medkd.student.export import Lineage, gather_weights, write_model
+from medkd.student.flops import model_flops
 from medkd.student.liger import use_liger
 from medkd.student.lora import add_lora, merge
 from medkd.student.measured import Measured
@@ -35,6 +36,7 @@ from medkd.student.position import Position
 from medkd.student.ranks import Ranks
 from medkd.student.tokenizer import StudentTokenizer
 from medkd.student.tokens import tokens_folder
+from medkd.student.waiting import wait_for_all
 from medkd.telemetry import event
 
 __all__ = ["Trained", "TrainingJob", "barrier", "delete_checkpoints", "joined", "train_student"]
@@ -77,7 +79,7 @@ def _peer_lost(error: RuntimeError) -> bool:
 
 def barrier() -> None:
     """Wait for all ranks."""
-    dist.barrier()
+    wait_for_all()
 
 
 def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.device, stop: threading.Event) -> Trained:
@@ -124,6 +126,7 @@ def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.de
         best=BestWeights(store, job.student_name, ranks, student.best_by),
         tokenizer=tokenizer,
         stop=stop,
+        flops=model_flops(model.config, student, torch.cuda.get_device_name(device) if device.type == "cuda" else None),
     )
     training.run(position)
     checkpoints.finish()
@@ -137,10 +140,10 @@ def train_student(store: Store, job: TrainingJob, ranks: Ranks, device: torch.de
 def _first_of_machine(ranks: Ranks) -> Iterator[None]:
     """The machine's first rank goes ahead, and fetches what the others then find."""
     if ranks.local_rank != 0:
-        dist.barrier()
+        wait_for_all()
     yield
     if ranks.local_rank == 0:
-        dist.barrier()
+        wait_for_all()
 
 
 def _fetch_tokenizer(store: Store, student_name: str, scratch: Path) -> StudentTokenizer:

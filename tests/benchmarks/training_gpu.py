@@ -3,8 +3,7 @@
     python -m tests.benchmarks.training_gpu --shape llama-2-7b --length 2048 --layers 8
 
 Documents of full length fill each pass, so every token is useful. The whole Llama-2-7b with AdamW does not fit one GPU: give
-fewer `--layers` (utilisation hardly depends on them) or `--lora RANK`. FLOPs are 6 a parameter and token (4 where weights are
-frozen and need no gradient of their own), and 12 x layers x width x length a token for attention (half of it where causal).
+fewer `--layers` (utilisation hardly depends on them) or `--lora RANK`. FLOPs and peaks are those of `medkd/student/flops.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,6 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-# Dense bf16, from NVIDIA's data sheets.
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "A10G": 70e12, "L4": 121e12}
 
 
 def config_of(shape: str, layers: int | None, length: int) -> Any:
@@ -58,6 +54,7 @@ def main() -> None:
     from medkd.student.batches import pack
     from medkd.student.engine import join, make_engine
     from medkd.student.families import FAMILIES
+    from medkd.student.flops import ModelFlops, peak_flops
     from medkd.student.liger import use_liger
     from medkd.student.lora import add_lora
     from medkd.student.memory import model_sizes
@@ -95,26 +92,18 @@ def main() -> None:
         engine.step()
     torch.cuda.synchronize()
     seconds = (time.perf_counter() - started) / arguments.steps
-    tokens = arguments.documents * (arguments.length + (arguments.answer if apart else 0))
+    answer = arguments.answer
+    size = arguments.length + (answer if apart else 0)
     sizes = model_sizes(config)
-    # T5: its input passes the encoder alone, its answer the decoder, which has about 4/3 of the encoder's parameters.
-    parameters = sizes.parameters - sizes.vocabulary * sizes.width
-    if apart:
-        encoder = parameters * 3 / 7
-        useful = 6 * arguments.documents * (encoder * arguments.length + (parameters - encoder) * arguments.answer)
-        useful += 12 * (sizes.layers / 2) * sizes.width * arguments.length**2 * arguments.documents
-    else:
-        useful = (4 if lora else 6) * parameters * tokens + 6 * sizes.layers * sizes.width * arguments.length * tokens
-    # Logits are computed for answers alone.
-    useful += 6 * sizes.vocabulary * sizes.width * arguments.documents * arguments.answer
-    peak = arguments.peak_flops or next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
+    peak = arguments.peak_flops or peak_flops(name)
+    useful = ModelFlops(sizes, lora is not None, peak or 1.0).document(size, answer) * arguments.documents
     print(
         json.dumps(
             {
                 "device": name,
                 **vars(arguments),
                 "parameters": sizes.parameters,
-                "tokens_per_second": round(tokens / seconds),
+                "tokens_per_second": round(arguments.documents * size / seconds),
                 "seconds_per_step": round(seconds, 4),
                 "mfu": peak and round(useful / seconds / peak, 3),
                 "memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 
 from medkd.store.files import open_store
+from medkd.student.event_files import NAME
 from medkd.student.metrics import Metrics, prometheus_text
 
 SAMPLE = re.compile(r'medkd_student_\w+\{student="tiny"(,part="\w+")?\} -?[0-9.e+-]+')
@@ -39,3 +41,34 @@ def test_the_newest_numbers_stand_as_gauges_beside_the_lines() -> None:
 def test_what_is_not_known_yet_has_no_gauge() -> None:
     text = prometheus_text("tiny", {"total_steps": 4, "loss": None})
     assert [line for line in text.splitlines() if not line.startswith("#")] == ['medkd_student_total_steps{student="tiny"} 4']
+
+
+def events(data: bytes) -> list[tuple[int, dict[str, float]]]:
+    """Steps and scalars of an event file: records of a length, its checksum, an event and its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found = []
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        one = Event.FromString(data[12 : 12 + length])
+        found.append((one.step, {value.tag: value.simple_value for value in one.summary.value}))
+        data = data[12 + length + 4 :]
+    return found[1:]  # the first says the format
+
+
+def test_a_resumed_training_leaves_one_event_file_with_a_scalar_for_every_number() -> None:
+    store = open_store("memory://events")
+    first = Metrics(store, "t", student_name="tiny", resumed_step=0, total_steps=40)
+    first.add(step=10, epoch=1, loss=2.5, seconds=1.0)
+    first.add(step=20, epoch=1, loss=2.25, seconds=1.0)
+    first.write("stopped")
+    resumed = Metrics(store, "t", student_name="tiny", resumed_step=10, total_steps=40)
+    resumed.add(step=20, epoch=1, loss=2.125, seconds=1.0)
+    resumed.add(step=20, epoch=1, validation_loss=2.0)
+    resumed.write("finished")
+    assert [file.path for file in store.list_files("t") if "tfevents" in file.path] == [f"t/{NAME}"]
+    assert events(store.read(f"t/{NAME}")) == [
+        (10, {"train/epoch": 1, "train/loss": 2.5, "train/seconds": 1}),
+        (20, {"train/epoch": 1, "train/loss": 2.125, "train/seconds": 1}),
+        (20, {"train/epoch": 1, "validation/validation_loss": 2}),
+    ]

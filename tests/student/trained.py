@@ -83,6 +83,6 @@ def train(folder: Path, name: str, student: StudentConfig, *, ranks: int = 2, st
 
 
 def metrics(store: Store, name: str) -> list[dict[str, Any]]:
-    """The lines of a training's metrics, without what was timed."""
+    """The lines of a training's metrics, without what was timed and how much memory it took."""
     lines = [json.loads(line) for line in store.read(f"students/{name}/train/metrics.jsonl").splitlines()]
-    return [{key: line[key] for key in line if not key.endswith("second") and not key.endswith("seconds")} for line in lines]
+    return [{key: line[key] for key in line if not key.endswith(("second", "seconds", "bytes"))} for line in lines]
