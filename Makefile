@@ -57,9 +57,11 @@ bench-quality: $(READY) ## measure what guards the data: planted errors, false a
 	$(BIN)/python -m tests.benchmarks.curated
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
 
-bench-training: $(READY) ## useful tokens per second against Trainer, padded and grouped (CPU; quarter of an hour)
+bench-training: $(READY) ## useful tokens per second against Trainer, F1 of two recipes, ranks and ZeRO stages (CPU; half an hour)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.training_speed --runs 5
+	$(BIN)/python -m tests.benchmarks.learning
+	$(BIN)/python -m tests.benchmarks.scaling
 
 bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), all at once with 20 kills, 8 shards on one key
 	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md
@@ -88,7 +90,7 @@ schema: $(READY) ## rewrite configs/model_configs.schema.json from the code
 	$(BIN)/medkd config schema > configs/model_configs.schema.json
 
 lock: $(READY) ## resolve the newest versions into constraints.txt
-	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml --extra all --extra test --extra lint -o constraints.txt
+	$(BIN)/uv pip compile --quiet --upgrade --no-header --no-annotate pyproject.toml --extra all --extra liger --extra test --extra lint -o constraints.txt
 
 chart-files: $(READY) ## rewrite what the chart carries twice: configuration, schema and table of its values
 	$(BIN)/python -m charts.write_files
