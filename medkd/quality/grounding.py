@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 
 from medkd.quality.brands import DRUG_NAMES, names_of
@@ -141,9 +141,20 @@ class _Talk:
         return [content_stems(words) for words in self.words]
 
     @cached_property
+    def known_drugs(self) -> frozenset[str]:
+        """The drugs of `quality.brands` that are named in any turn."""
+        said = "|".join(self.spaced)
+        return frozenset(name for name in _known_drugs() if f" {name} " in said)
+
+    @cached_property
     def has_third_speaker(self) -> bool:
         """Whether somebody (a parent, a guest) speaks about the patient as she or he."""
         return any(not turn.speaker.lower().startswith(("doctor", "patient")) for turn in self.turns if turn.speaker)
+
+
+@cache
+def _known_drugs() -> frozenset[str]:
+    return frozenset().union(*map(_spoken_names, DRUG_NAMES))
 
 
 @lru_cache(maxsize=32)
@@ -236,13 +247,19 @@ def _drug(talk: _Talk, value: str) -> list[int]:
     return sorted({index for name in names_of(value) for index in _literal(talk, name)})
 
 
+@lru_cache(maxsize=4096)
+def _spoken_names(drug: str) -> frozenset[str]:
+    """The drug's names as a talk's words have them."""
+    return frozenset(" ".join(tokens(name)) for name in names_of(drug))
+
+
 def _tied(talk: _Talk, value: str, drug: str, found: Sequence[int], record: Record, schema: RecordSchema) -> list[int]:
     """Of the turns that say the value, those in which the drug named last before it, or else next after it, is its drug."""
     if drug == NOT_PROVIDED or not _drug(talk, drug):
         return list(found)
-    own = {" ".join(tokens(name)) for name in names_of(drug)}
+    own = _spoken_names(drug)
     named = {value for path, value in schema.values(record) if _rules(schema)[path].support == "drug"}
-    others = {" ".join(tokens(name)) for other in (*named, *DRUG_NAMES) for name in names_of(other)} - own
+    others = talk.known_drugs.union(*map(_spoken_names, named)) - own
     wanted = " ".join(tokens(value))
     return [index for index in found if _is_of(talk, index, wanted, own, others)]
 

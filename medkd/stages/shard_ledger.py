@@ -27,6 +27,8 @@ from medkd.teacher.client import Answer
 # A commit costs one store request; below a tenth of a second it would cost more than it brings forward.
 COMMIT_SPACING_SECONDS = 0.1
 COMMIT_AFTER_SECONDS = 1.0
+COMMIT_SHARE = 0.25
+"""Of the slots: as many answers make a group before it is old or a slot waits for one."""
 
 
 @dataclass
@@ -118,9 +120,10 @@ class ShardLedger:
         if self._committing or not (self._group.entries or self.purse.waits_for_commit):
             return
         now = time.monotonic()
-        slot_waits = room or self.purse.waits_for_commit
+        # Small groups keep the answers flowing: a group of all slots would let all calls start, and all answers come, at once.
+        wanted = room or self.purse.waits_for_commit or len(self._group.entries) >= self._options.concurrency * COMMIT_SHARE
         old_enough = self._group.entries and now - self._group.since >= COMMIT_AFTER_SECONDS
-        if old_enough or (slot_waits and now - self._last_commit >= COMMIT_SPACING_SECONDS):
+        if old_enough or (wanted and now - self._last_commit >= COMMIT_SPACING_SECONDS):
             self._commit()
 
     def commit_last(self) -> None:
