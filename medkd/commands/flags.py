@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from medkd import __version__
-from medkd.commands import cluster, plans, scoring, stages, tools
+from medkd.commands import cluster, plans, review, scoring, stages, tools
 from medkd.commands.numbers import dollars, gibibytes, positive
 from medkd.commands.settings import job_index
 from medkd.errors import UsageError
@@ -33,8 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"medkd {__version__}")
     verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB", parser_class=_Parser)
 
-    def verb(name: str, function: Callable[..., int], help_text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(
+    def verb(name: str, function: Callable[..., int], help_text: str, among: Any = verbs) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = among.add_parser(
             name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
         added.set_defaults(verb=function)
@@ -88,6 +88,8 @@ def build_parser() -> argparse.ArgumentParser:
     export = verb("export", tools.export, "write a run's rows as JSON lines {instruction, input, output}")
     _add_shared(export)
     export.add_argument("--output", required=True, help="JSON lines file to write")
+    reviewing = verbs.add_parser("review", help="let people check rows by file: export draws them, import takes in what they say")
+    review.add_flags(verb, _add_shared, reviewing.add_subparsers(dest="what", required=True, metavar="export|import"))
     purge = verb("purge", tools.purge, "remove a run and all that it wrote, and say what that was; asks for the run's name first")
     _add_shared(purge)
     purge.add_argument("--teacher-url", help="as the run was given it: where its open batches are cancelled")

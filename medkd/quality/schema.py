@@ -52,15 +52,20 @@ def parse_record(text: str, schema: RecordSchema) -> Record:
     Taken off or put right silently: one code fence around everything, white space around values, and the case of
     NOT PROVIDED, "none" and enumerated values.
     """
-    value = _strict_json(text)
-    if not _has_shape(schema.fields, value):
-        problems = list(dict.fromkeys(_shape_problem(error) for error in _validator(schema).iter_errors(value)))
-        raise InvalidRecord("wrong_shape", "; ".join(problems[:_MOST_PROBLEMS]))
-    record = _tidied(schema.fields, value, _rules(schema), "")
+    record = shaped_record(text, schema)
     problems = list(islice(_domain_problems(schema, record), _MOST_PROBLEMS))
     if problems:
         raise InvalidRecord("bad_value", "; ".join(problems))
     return record
+
+
+def shaped_record(text: str, schema: RecordSchema) -> Record:
+    """As `parse_record`, whatever the values are: what a person can still read. InvalidRecord where the shape is another one."""
+    value = _strict_json(text)
+    if not _has_shape(schema.fields, value):
+        problems = list(dict.fromkeys(_shape_problem(error) for error in _validator(schema).iter_errors(value)))
+        raise InvalidRecord("wrong_shape", "; ".join(problems[:_MOST_PROBLEMS]))
+    return _tidied(schema.fields, value, _rules(schema), "")
 
 
 def check_conversation(text: str, min_exchanges: int) -> None:

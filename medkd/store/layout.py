@@ -14,6 +14,11 @@ DATASET = "dataset"
 REPORT = "report/index.html"
 LOGS = "logs"
 FEW_SHOT = "few-shot"
+REVIEW = "review"
+REVIEW_OUTCOME = f"{REVIEW}/outcome.jsonl"
+REVIEW_GOLD = f"{REVIEW}/gold.jsonl"
+REVIEW_FIGURES = f"{REVIEW}/figures.json"
+REVIEW_MANIFEST = f"{REVIEW}/manifest.json"
 PLAN_MANIFEST = "plan-manifest.json"
 DATASET_MANIFEST = f"{DATASET}/manifest.json"
 PARTS = (
@@ -30,6 +35,7 @@ PARTS = (
     "report",
     LOGS,
     FEW_SHOT,
+    REVIEW,
 )
 """What a run writes right below its prefix."""
 DATASET_BARS = f"{DATASET}/bars.json"
@@ -60,6 +66,20 @@ def booking(name: str) -> str:
 def few_shot_reply(key: str) -> str:
     """A teacher's reply to a question with examples, kept for the next evaluation."""
     return f"{FEW_SHOT}/{key}.json"
+
+
+def review_sample(name: str) -> str:
+    """The rows that one review asks people about, as they are shown."""
+    return f"{REVIEW}/{name}/sample.jsonl"
+
+
+def review_sample_manifest(name: str) -> str:
+    return f"{REVIEW}/{name}/manifest.json"
+
+
+def review_filled(name: str, number: int) -> str:
+    """What people said of these rows: the imports one by one, a later one counts where it says something else."""
+    return f"{REVIEW}/{name}/filled/{number:06d}.jsonl"
 
 
 def shard_folder(shard: int) -> str:
