@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from medkd import __version__
-from medkd.commands import cluster, plans, review, scoring, stages, tools
+from medkd.commands import cluster, looking, plans, review, scoring, stages, tools
 from medkd.commands.numbers import dollars, gibibytes, positive
 from medkd.commands.settings import job_index
 from medkd.errors import UsageError
@@ -90,6 +90,16 @@ def build_parser() -> argparse.ArgumentParser:
     export.add_argument("--output", required=True, help="JSON lines file to write")
     reviewing = verbs.add_parser("review", help="let people check rows by file: export draws them, import takes in what they say")
     review.add_flags(verb, _add_shared, reviewing.add_subparsers(dest="what", required=True, metavar="export|import"))
+    looking.add_inspect_flags(
+        verb(
+            "inspect",
+            looking.inspect,
+            "rows, rejects and calls of a run, while it goes and after; prints conversations, which may be patient data",
+        )
+    )
+    looking.add_diff_flags(
+        verb("diff", looking.diff, "two runs or two students beside each other: gains and losses with paired intervals")
+    )
     purge = verb("purge", tools.purge, "remove a run and all that it wrote, and say what that was; asks for the run's name first")
     _add_shared(purge)
     purge.add_argument("--teacher-url", help="as the run was given it: where its open batches are cancelled")

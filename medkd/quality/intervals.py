@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 1000
+RESAMPLES_OF_MANY = 10_000
 _SEED = 20250817
-_LOW, _HIGH = 2.5, 97.5
+_LOW = 2.5
 
 Counts = Sequence[tuple[int, int, int]]
 """Matched, predicted and expected of each conversation."""
@@ -48,14 +49,61 @@ def paired_f1_interval(counts: Counts, others: Counts) -> Interval:
     return _middle(_f1(_resampled(counts)) - _f1(_resampled(others)))
 
 
-def _resampled(counts: Sequence[Sequence[int]]) -> NDArray[Any]:
+@dataclass(frozen=True)
+class Difference:
+    """Of two models on the same conversations: `second` less `first`, with the middle 95% of the resampled differences.
+
+    together: as wide as it has to be for all differences that were asked for at once to lie within with 95% (Bonferroni).
+    """
+
+    first: float
+    second: float
+    interval: Interval
+    together: Interval
+
+    @property
+    def change(self) -> float:
+        return self.second - self.first
+
+
+def paired_f1_differences(pairs: Sequence[tuple[Counts, Counts]], compared: int) -> list[Difference]:
+    """The second F1 less the first one, of each pair of counts; all pairs are of the same conversations in the same order.
+
+    compared: how many differences are looked at in all, these included.
+    """
+    if not pairs:
+        return []
+    sizes = {len(counts) for pair in pairs for counts in pair}
+    if len(sizes) > 1:
+        raise ValueError(f"got {sorted(sizes)} conversations, expected the same ones")
+    columns = [[part for pair in pairs for counts in pair for part in counts[place]] for place in range(sizes.pop())]
+    # Tails as thin as many comparisons ask for hold too few of a thousand resamples.
+    sums = _resampled(columns, RESAMPLES_OF_MANY)
+    whole = np.array(columns, np.float64).sum(axis=0, keepdims=True)
+    found = []
+    for place in range(0, 6 * len(pairs), 6):
+        one, other = slice(place, place + 3), slice(place + 3, place + 6)
+        changes = _f1(sums[:, other]) - _f1(sums[:, one])
+        thin = _LOW / max(1, compared)
+        found.append(
+            Difference(
+                first=float(_f1(whole[:, one])[0]),
+                second=float(_f1(whole[:, other])[0]),
+                interval=_middle(changes),
+                together=_middle(changes, thin),
+            )
+        )
+    return found
+
+
+def _resampled(counts: Sequence[Sequence[int]], resamples: int = RESAMPLES) -> NDArray[Any]:
     """Sums of each resample; equal for equally many conversations, so that differences are paired."""
     if not counts:
         return np.zeros((1, 3))
     values = np.array(counts, np.float64)
     chance = np.random.default_rng(_SEED)
-    sums = np.empty((RESAMPLES, values.shape[1]))
-    for resample in range(RESAMPLES):
+    sums = np.empty((resamples, values.shape[1]))
+    for resample in range(resamples):
         sums[resample] = np.bincount(chance.integers(0, len(values), len(values)), minlength=len(values)) @ values
     return sums
 
@@ -70,6 +118,7 @@ def _divided(part: NDArray[Any], whole: NDArray[Any]) -> NDArray[Any]:
     return ratio
 
 
-def _middle(scores: NDArray[Any]) -> Interval:
-    low, high = np.percentile(scores, (_LOW, _HIGH))
+def _middle(scores: NDArray[Any], tail: float = _LOW) -> Interval:
+    """All but this many percent at each end."""
+    low, high = np.percentile(scores, (tail, 100 - tail))
     return Interval(round(float(low), 4), round(float(high), 4))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -212,6 +212,12 @@ def teacher_identity(name: str, teacher: TeacherConfig) -> dict[str, Any]:
         "max_conversation_tokens": teacher.max_conversation_tokens,
         "max_record_tokens": teacher.max_record_tokens,
     }
+
+
+def reading_teacher(identity: Mapping[str, Any]) -> TeacherConfig:
+    """A teacher as far as a plan tells: enough to say what its replies come to, not to ask it."""
+    known = {key: value for key, value in identity.items() if key != "name"}
+    return TeacherConfig.model_validate({**known, "base_url": "http://not.asked.invalid", "auth": "none"})
 
 
 def publish(

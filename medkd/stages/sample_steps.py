@@ -64,16 +64,28 @@ def next_step(
 
     judge: another teacher for second extractions; None: the same one.
     """
+    return so_far(plan, teacher, index, replies, imported, judge)[1]
+
+
+def so_far(
+    plan: Plan,
+    teacher: TeacherConfig,
+    index: int,
+    replies: Mapping[str, Entry],
+    imported: ImportedRow | None,
+    judge: TeacherConfig | None = None,
+) -> tuple[tuple[Row, ...], Ask | Ended]:
+    """The rejected tries of a sample until now, and what `next_step` says."""
     rejected: list[Row] = []
     for variation in range(plan.num_variations):
         attempt = _Variation(plan, teacher, plan.spec(index, variation), replies, imported, judge)
         try:
-            return Ended(accepted=attempt.accepted_row(), rejected=tuple(rejected))
+            return tuple(rejected), Ended(accepted=attempt.accepted_row(), rejected=tuple(rejected))
         except _Unanswered as unanswered:
-            return unanswered.ask
+            return tuple(rejected), unanswered.ask
         except _Rejection as rejection:
             rejected.append(attempt.rejected_row(rejection))
-    return Ended(accepted=None, rejected=tuple(rejected))
+    return tuple(rejected), Ended(accepted=None, rejected=tuple(rejected))
 
 
 def call_key(plan_hash: str, spec: SampleSpec, step: str, repair: int) -> str:

@@ -238,6 +238,7 @@ def _done_entry(ask: Ask, answer: Answer) -> journal.Entry:
         "request_id": reply.request_id if reply else None,
         "fingerprint": reply.fingerprint if reply else None,
         "attempts": answer.attempts,
+        "seconds": answer.seconds,
         **{kind: getattr(usage, kind) if usage else 0 for kind in TOKEN_KINDS},
         "cost_usd": answer.cost_usd,
         "possibly_usd": answer.possibly_usd,

@@ -60,7 +60,7 @@ class Store:
 
     def read(self, path: str) -> bytes:
         """The file's bytes; FileNotFoundError where there is none."""
-        data: bytes = self._do("read", path, lambda: self.filesystem.cat_file(self._full(path)))
+        data: bytes = self._do("read", path, lambda: self.filesystem.cat_file(self.full_path(path)))
         return data
 
     def read_many(self, paths: Iterable[str]) -> dict[str, bytes]:
@@ -69,7 +69,7 @@ class Store:
 
         def action() -> dict[str, bytes]:
             # Not `cat`, which takes brackets in a prefix for a glob.
-            found = self.filesystem.cat_ranges([self._full(path) for path in wanted], None, None, on_error="return")
+            found = self.filesystem.cat_ranges([self.full_path(path) for path in wanted], None, None, on_error="return")
             for data in found:
                 if isinstance(data, Exception):
                     raise data
@@ -82,7 +82,7 @@ class Store:
         wanted = list(paths)
 
         def action() -> dict[str, bytes]:
-            answers = self.filesystem.cat_ranges([self._full(path) for path in wanted], None, None, on_error="return")
+            answers = self.filesystem.cat_ranges([self.full_path(path) for path in wanted], None, None, on_error="return")
             found = {path: data for path, data in zip(wanted, answers, strict=True) if not isinstance(data, FileNotFoundError)}
             for data in found.values():
                 if isinstance(data, Exception):
@@ -97,12 +97,12 @@ class Store:
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file, whole, whether or not the path exists."""
-        self._do("write", path, lambda: self.filesystem.pipe_file(self._full(path), data))
+        self._do("write", path, lambda: self.filesystem.pipe_file(self.full_path(path), data))
 
     def exists(self, path: str) -> bool:
         """Whether there is a file at the path."""
         try:
-            found = self._do("read", path, lambda: self.filesystem.info(self._full(path)))
+            found = self._do("read", path, lambda: self.filesystem.info(self.full_path(path)))
         except FileNotFoundError:
             return False
         return bool(found["type"] == "file")
@@ -112,7 +112,7 @@ class Store:
 
         unfinished: also what writes that never ended have left, which nothing else ever reads.
         """
-        start = self._full(folder).rstrip("/")
+        start = self.full_path(folder).rstrip("/")
         try:
             found = self._do("list", folder or "/", lambda: self.filesystem.find(start, detail=True, withdirs=False))
         except FileNotFoundError:
@@ -122,7 +122,7 @@ class Store:
 
     def list_folders(self, folder: str = "") -> list[str]:
         """Names of the folders directly below a folder, sorted; one request, however much lies in them."""
-        start = self._full(folder).rstrip("/")
+        start = self.full_path(folder).rstrip("/")
         try:
             found = self._do("list", folder or "/", lambda: self.filesystem.ls(start, detail=True))
         except FileNotFoundError:
@@ -132,7 +132,7 @@ class Store:
     def delete(self, path: str) -> None:
         """Remove a file; nothing happens where there is none."""
         try:
-            self._do("delete", path, lambda: self.filesystem.rm_file(self._full(path)))
+            self._do("delete", path, lambda: self.filesystem.rm_file(self.full_path(path)))
         except FileNotFoundError:
             return
 
@@ -152,7 +152,7 @@ class Store:
 
     def sub(self, folder: str) -> Store:
         """The same store seen from a folder below the prefix."""
-        store = type(self)(f"{self.url}/{folder}", self.filesystem, self._full(folder))
+        store = type(self)(f"{self.url}/{folder}", self.filesystem, self.full_path(folder))
         store.stop, store.options = self.stop, self.options
         return store
 
@@ -174,13 +174,14 @@ class Store:
 
     def download_file(self, path: str, local: Path) -> None:
         """Copy one file to a local path, whose folder is there, without holding it in memory."""
-        self._do("read", path, lambda: self.filesystem.get_file(self._full(path), str(local)))
+        self._do("read", path, lambda: self.filesystem.get_file(self.full_path(path), str(local)))
 
     def upload_file(self, local: Path, path: str) -> None:
         """Copy a local file into the store, replacing what is there, without holding it in memory."""
-        self._do("write", path, lambda: self.filesystem.put_file(str(local), self._full(path)))
+        self._do("write", path, lambda: self.filesystem.put_file(str(local), self.full_path(path)))
 
-    def _full(self, path: str) -> str:
+    def full_path(self, path: str) -> str:
+        """The path as the file system knows it."""
         return f"{self.root}/{path}" if path else self.root
 
     def _relative(self, full: str) -> str:
@@ -263,7 +264,7 @@ class LocalStore(Store):
         self._do("write", path, action)
 
     def read(self, path: str) -> bytes:
-        return self._do("read", path, lambda: Path(self._full(path)).read_bytes())
+        return self._do("read", path, lambda: Path(self.full_path(path)).read_bytes())
 
     def read_many(self, paths: Iterable[str]) -> dict[str, bytes]:
         return {path: self.read(path) for path in paths}
@@ -273,7 +274,7 @@ class LocalStore(Store):
 
     def _write_temporary(self, path: str, data: bytes | Path) -> tuple[Path, Path]:
         """The file's final place and, beside it, the durable temporary file that holds the bytes, or a copy of the file."""
-        target = Path(self._full(path))
+        target = Path(self.full_path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
         try:
@@ -308,9 +309,9 @@ class MemoryStore(Store):
 
     def create(self, path: str, data: bytes) -> bool:
         def action() -> bool:
-            if self.filesystem.isfile(self._full(path)):
+            if self.filesystem.isfile(self.full_path(path)):
                 return False
-            self.filesystem.pipe_file(self._full(path), data)
+            self.filesystem.pipe_file(self.full_path(path), data)
             return True
 
         return self._do("write", path, action)
@@ -326,7 +327,7 @@ class S3Store(Store):
     patience_seconds = 600.0
 
     def create(self, path: str, data: bytes) -> bool:
-        bucket, _, key = self._full(path).partition("/")
+        bucket, _, key = self.full_path(path).partition("/")
         put = {"Bucket": bucket, "Key": key, "Body": data, "IfNoneMatch": "*"}
         try:
             self._do("write", path, lambda: self.filesystem.call_s3("put_object", **put))
@@ -347,10 +348,11 @@ class S3Store(Store):
         return found.get("Status") in ("Enabled", "Suspended")
 
 
-def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
+def open_store(url: str, options: dict[str, Any] | None = None, *, read_only: bool = False) -> Store:
     """The store at a URL or local path; `options` go to fsspec's filesystem (endpoint, encryption, ...).
 
-    ConfigError where the URL's protocol is unknown or cannot do exclusive creates.
+    read_only: also where nothing can be written, as in an archive (`zip::run.zip`). ConfigError where the URL's protocol is
+    unknown or, unless nothing is to be written, cannot do exclusive creates.
     """
     try:
         filesystem, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True, **(options or {}))
@@ -369,6 +371,8 @@ def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
         store = S3Store(url, filesystem, root)
         store.options = {"s3": options} if options else {}
         return store
+    if read_only:
+        return Store(url, filesystem, root)
     raise ConfigError(f"store {url}: {protocols[0]} has no exclusive create here; use a folder, memory:// or s3://")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from medkd.store import layout
 from medkd.store.files import Store
 
 FORMAT = 1
+_SEGMENTS_AT_ONCE = 64
 
 Entry = dict[str, Any]
 
@@ -165,6 +166,24 @@ def replay_shard(store: Store, shard: int, plan_hash: str, *, keep_replies: bool
     # One after the other: all decoded at once would be a second copy of whatever the shard has heard.
     decoded = (decode_segment(segments[path], path) for path in expected)
     return replay(decoded, plan_hash, layout.journal_folder(shard), keep_replies=keep_replies)
+
+
+def stream_answers(store: Store, shard: int, plan_hash: str) -> Iterator[Entry]:
+    """The `done` entries of a shard as they were written, a few segments in memory at a time, while it is open.
+
+    ConfigError and InputError as `replay_shard`: the shard may have been finished meanwhile.
+    """
+    paths = [file.path for file in store.list_files(layout.journal_folder(shard))]
+    for start in range(0, len(paths), _SEGMENTS_AT_ONCE):
+        part = paths[start : start + _SEGMENTS_AT_ONCE]
+        found = store.read_present(part)
+        if len(found) < len(part) or part[0] != layout.journal_segment(shard, start):
+            raise InputError(f"{store.url}/{layout.journal_folder(shard)}: segments are missing; the shard may just have ended")
+        for path in part:
+            header, *entries = decode_segment(found[path], path)
+            if header["plan_hash"] != plan_hash:
+                raise ConfigError(f"{path}: belongs to plan {header['plan_hash'][:12]}, not {plan_hash[:12]}")
+            yield from (entry for entry in entries if entry["kind"] == "done")
 
 
 def replay(segments: Iterable[Sequence[Entry]], plan_hash: str, shown: str = "journal", *, keep_replies: bool = True) -> Replay:

@@ -78,6 +78,7 @@ CALL_COLUMNS = pa.schema(
         ("request_id", pa.string()),
         ("fingerprint", pa.string()),
         ("attempts", pa.int32()),
+        ("seconds", pa.float64()),  # that its attempts were with the teacher; null: of a batch, or not measured
         *_TOKEN_COUNTS,
         ("cost_usd", pa.float64()),
         ("possibly_usd", pa.float64()),  # of attempts whose outcome is unknown

@@ -59,6 +59,8 @@ class Answer:
     """Reservations of attempts whose outcome or usage is unknown."""
     at: str
     """When it was over, RFC 3339 UTC."""
+    seconds: float | None = None
+    """How long its sends were with the teacher, the waits before and between them left out; None: of a batch."""
 
 
 def _unreserved(upper_bound_usd: float) -> None:
@@ -88,6 +90,8 @@ class _Ledger:
     attempts: int = 0
     cost_usd: float = 0.0
     possibly_usd: float = 0.0
+    seconds: float = 0.0
+    """With the teacher."""
     held_usd: float | None = None
     """A reservation that no send has used up yet."""
 
@@ -195,6 +199,7 @@ class TeacherClient:
             cost_usd=ledger.cost_usd,
             possibly_usd=ledger.possibly_usd,
             at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            seconds=round(ledger.seconds, 3),
         )
 
     def upper_bound_usd(self, request: Request) -> float:
@@ -305,7 +310,9 @@ class TeacherClient:
         upper_bound = self._upper_bound_usd(call)
         ledger.cover(upper_bound)
         self._pacing.hold()
+        began = time.monotonic()
         found = self._transport.exchange(call.method, call.path, call.body)
+        ledger.seconds += time.monotonic() - began
         headers = found.headers if isinstance(found, HttpAnswer) else {}
         verdict = self._judged(call, found)
         ledger.settle(*self._price(verdict, upper_bound, headers))

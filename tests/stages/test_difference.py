@@ -1,0 +1,145 @@
+"""Two runs beside each other, from their files: pairs by text, what is left out, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medkd.config import Prices
+from medkd.errors import ConfigError, InputError, UsageError
+from medkd.quality.score_sets import Prediction, Reference
+from medkd.records import PATIENT_RECORD, Record
+from medkd.stages.answers import prediction_rows
+from medkd.stages.difference import difference, side_of
+from medkd.stages.inspection import open_run
+from medkd.stages.lent import LentDataSet
+from medkd.stages.prepare import build_data_set, stream_splits
+from medkd.store import layout, manifests, tables
+from medkd.store.files import Store, open_store
+from medkd.store.manifests import Manifest
+from tests.generation import Worker, planned, simulated, start_simulator
+from tests.test_commands import medkd, refused
+
+SAMPLES = 150
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """`first` has students good and bad; `grown` has first's rows and its own, under other ids, and a student; `other` shares
+    nothing with them."""
+    folder = tmp_path_factory.mktemp("runs")
+    stores = {name: open_store(str(folder / name)) for name in ("first", "grown", "other")}
+    with start_simulator() as server:
+        teacher = simulated(server, prices=Prices(input=1.0, output=4.0))
+        for seed, store in enumerate(stores.values()):
+            planned(store, teacher, samples=SAMPLES, budget_usd=5.0, seed=seed + 1)
+            Worker(store, teacher, budget_usd=5.0).run()
+    first = build_data_set(stores["first"])
+    build_data_set(stores["grown"], [LentDataSet(stores["first"], first)])
+    build_data_set(stores["other"])
+    answered(stores["first"], "good", "name")
+    answered(stores["first"], "bad", "age")
+    answered(stores["grown"], "good", None)
+    answered(stores["other"], "good", None)
+    return {name: folder / name for name in stores}
+
+
+def answered(store: Store, student: str, forgets: str | None, source: str = "simulator") -> None:
+    """A student that knows everything but one detail."""
+    data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
+    rows = list(stream_splits(store, data_set, ("sample_id", "output"))["test"])
+    golds = [json.loads(row["output"]) for row in rows]
+    found = {"student": [said(gold, forgets) for gold in golds], "constant": [said(golds[0], None) for _ in golds]}
+    references = [Reference(gold, source) for gold in golds]
+    folder = f"{layout.student_folder(student)}/evaluate"
+    written = prediction_rows(rows, references, found, PATIENT_RECORD)
+    file = tables.write(store, f"{folder}/predictions.parquet", written, tables.PREDICTION_COLUMNS)
+    manifests.write(store, f"{folder}/manifest.json", Manifest(stage="evaluate", plan_hash="", config_hash="", files=(file,)))
+
+
+def said(gold: Record, forgets: str | None) -> Prediction:
+    details = {**gold["patient_details"], **({forgets: "NOT PROVIDED"} if forgets else {})}
+    record = {**gold, "patient_details": details}
+    return Prediction(record=record, raw_text=PATIENT_RECORD.canonical(record), valid_json=True)
+
+
+def texts_of(path: Path) -> set[str]:
+    data_set = manifests.require(open_store(str(path)), layout.DATASET_MANIFEST, "prepare")
+    return {row["input"] for row in stream_splits(open_store(str(path)), data_set, ("input",))["test"]}
+
+
+def side(path: Path, student: str | None = None) -> Any:
+    return side_of(open_run(open_store(str(path))), student)
+
+
+def test_two_students_of_one_run_differ_where_they_answer_differently(runs: dict[str, Path]) -> None:
+    found = difference(side(runs["first"], "good"), side(runs["first"], "bad"))
+    fields = {row["name"]: row["verdict"] for row in found["scores"]["usual_topics"]["fields"]}
+    assert fields.pop("patient_details.name") == "better" and fields.pop("patient_details.age") == "worse"
+    assert set(fields.values()) == {"not shown"}
+    assert found["scores"]["usual_topics"]["num_pairs"] == len(texts_of(runs["first"]))
+    assert found["scores"]["left_out"] == {} and found["plan"] == [] and len(found["generation"]) == 1
+
+
+def test_runs_are_paired_by_text_whatever_their_ids_and_what_one_has_alone_is_counted(runs: dict[str, Path]) -> None:
+    found = difference(side(runs["first"], "bad"), side(runs["grown"]))
+    shared, both = texts_of(runs["first"]) & texts_of(runs["grown"]), [len(texts_of(runs[name])) for name in ("first", "grown")]
+    assert 0 < len(shared) < both[1]
+    scores = found["scores"]
+    assert scores["usual_topics"]["num_pairs"] == len(shared) and scores["tested"] == both
+    alone = {"answered by a alone": both[0] - len(shared), "answered by b alone": both[1] - len(shared)}
+    assert scores["left_out"] == {why: count for why, count in alone.items() if count}
+    assert "seed" in {row["name"] for row in found["plan"]}
+    shards = [json.loads((runs[name] / "generate/shard-00000/manifest.json").read_text()) for name in ("first", "grown")]
+    for one, shard in zip(found["generation"], shards, strict=True):
+        accepted, tries = shard["counts"]["accepted"], shard["counts"]["accepted"] + shard["counts"]["rejected"]
+        assert one["acceptance"] == accepted / tries
+        assert one["cost_per_accepted_usd"] == pytest.approx(shard["money"]["spent_usd"] / accepted)
+
+
+def test_a_conversation_with_another_reference_is_left_out(runs: dict[str, Path]) -> None:
+    answered(open_store(str(runs["first"])), "judged", None, source="human")
+    with pytest.raises(InputError, match="none with the same reference"):
+        difference(side(runs["first"], "good"), side(runs["first"], "judged"))
+
+
+def test_what_cannot_be_compared_is_refused(runs: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match="share none; compare students of one data set"):
+        difference(side(runs["first"], "good"), side(runs["other"]))
+    with pytest.raises(UsageError, match="has students bad, "):
+        side(runs["first"])
+    with pytest.raises(ConfigError, match="student 'best' has no scores; evaluated are bad, good"):
+        side(runs["first"], "best")
+    form = {
+        "family": "causal",
+        "schema": "order",
+        "schema_version": 1,
+        "escapes": {"sign": "|", "codes": {}, "loses_spaces": False},
+        "max_length": 9,
+    }
+    document = {**PATIENT_RECORD.document(), "title": "order"}
+    store = open_store(str(runs["first"]))
+    answered(store, "foreign", None)
+    store.replace(
+        f"{layout.student_folder('foreign')}/model/medkd.json",
+        json.dumps({**form, "max_answer_length": 9, "record_schema": document}).encode(),
+    )
+    with pytest.raises(ConfigError, match="different record schemas, patient_record 1 and order 1"):
+        difference(side(runs["first"], "good"), side(runs["first"], "foreign"))
+
+
+def test_the_command_prints_the_table_and_the_sentence(runs: dict[str, Path]) -> None:
+    first = str(runs["first"])
+    shown = medkd("diff", first, "--student", "good,bad")
+    assert shown.returncode == 0, shown.stderr
+    for words in ("patient_details.age", "95% interval", "better in 1 and worse in 1 of", "paired conversations", "Bonferroni"):
+        assert words in shown.stdout
+    named = medkd("diff", f"{first}#good", f"{first}#bad", "--json")
+    assert json.loads(named.stdout)["scores"]["usual_topics"]["compared"] > 10
+    refused(medkd("diff", f"{first}#good", str(runs["other"])), 65, "share none")
+    refused(medkd("diff", first), 64, "diff: got one run")
+    refused(medkd("diff", f"{first}#good", f"{first}#good"), 64, "twice")
+    refused(medkd("diff", f"{first}#good", first, "--student", "good,bad"), 64, "--student: is said twice")
