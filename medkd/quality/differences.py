@@ -113,9 +113,8 @@ def difference_lines(found: Mapping[str, Any], first: str, second: str) -> Itera
             yield title
             yield from (_line(row, width) for row in rows)
     if small := found["topics_too_small"]:
-        yield f"topics with less than {LEAST_OF_TOPIC} pairs, nothing said: " + ", ".join(
-            f"{name} {n}" for name, n in small.items()
-        )
+        named = ", ".join(f"{name} {count}" for name, count in small.items())
+        yield f"topics with less than {LEAST_OF_TOPIC} pairs, of which nothing is said: {named}"
     for name, side in zip("ab", found["beside"], strict=True):
         yield (
             f"{name}: {side['hallucinated']:,} values hallucinated, {side['omitted']:,} omitted, "
