@@ -36,6 +36,10 @@ class Estimate:
     model: str
     samples: int
     calls: int
+    """All of them, with second extractions; so are the tokens."""
+    second_extractions: int
+    judge: str | None
+    """Another teacher that makes those; None: there are none, or the same one makes them."""
     prompt_tokens: int
     completion_tokens: int
     cost_usd: float
@@ -67,52 +71,68 @@ def estimate(
 
     parallel: shards that run at once. seconds_per_call: how long the teacher takes, for the limit of calls in flight.
     """
-    calls, tokens_in, tokens_out, rests_on = _volume(plan, teacher)
+    first, rests_on = _volume(plan, teacher)
+    second = _second_extractions(plan, judge or teacher)
     prices = teacher.prices
-    second = judges_usd(plan, judge or teacher)
-    cheapest = (tokens_in * prices.input + tokens_out * prices.output) / 1e6 + second / (judge or teacher).prices.peak_multiplier
-    cost = _usd(teacher, tokens_in, tokens_out) + second
+    cheapest = (first.tokens_in * prices.input + first.tokens_out * prices.output) / 1e6
+    cheapest += judges_usd(plan, judge or teacher) / (judge or teacher).prices.peak_multiplier
+    cost = estimate_usd(plan, teacher, judge)
     floor = 0.0 if cost == 0 else max(cost, 5 * dearest_call_usd(plan, teacher, judge))
-    if plan.judges:
-        rests_on = [
-            *rests_on,
-            f"of the cost ${second:,.2f} for second extractions, whose calls and tokens are not in those above",
-        ]
+    if second.calls:
+        again = f"assumed: {100 * float((plan.judges or {})['share']):g}% of the samples are extracted a second time"
+        rests_on = [*rests_on, f"{again}, for ${judges_usd(plan, judge or teacher):,.2f}"]
     at_once = min(parallel, num_shards)
     in_flight = max(1, at_once) * max(1, teacher.limits.max_concurrency // parallel)
+    # A shard's slots ask both teachers; each has its own limits by the minute.
+    both = first.beside(second)
+    hours = _hours_in_flight(both, in_flight, seconds_per_call)
+    hours |= _hours(teacher, first if judge else both)
+    if judge and second.calls:
+        hours |= {f"{name} of {_judge_name(plan)}": value for name, value in _hours(judge, second).items()}
     return Estimate(
         teacher=str(plan.teacher["name"]),
         model=teacher.model,
         samples=plan.total_samples,
-        calls=calls,
-        prompt_tokens=round(tokens_in),
-        completion_tokens=round(tokens_out),
+        calls=both.calls,
+        second_extractions=second.calls,
+        judge=_judge_name(plan) if judge and second.calls else None,
+        prompt_tokens=round(both.tokens_in),
+        completion_tokens=round(both.tokens_out),
         cost_usd=cost,
         cheapest_usd=cheapest,
         budget_usd=floor,
-        hours_by_limit=_hours(teacher, calls, tokens_in, tokens_out, in_flight, seconds_per_call) if calls else {},
+        hours_by_limit=hours if both.calls else {},
         rests_on=(*rests_on, f"assumed: {seconds_per_call:g} s a call (--seconds-per-call), no repairs, no sample tried again"),
     )
 
 
 def estimate_usd(plan: Plan, teacher: TeacherConfig, judge: TeacherConfig | None = None) -> float:
     """What the run should cost at the dearest price tier. judge: another teacher that extracts samples a second time."""
-    _, tokens_in, tokens_out, _ = _volume(plan, teacher)
-    return _usd(teacher, tokens_in, tokens_out) + judges_usd(plan, judge or teacher)
+    first, _ = _volume(plan, teacher)
+    return _usd(teacher, first) + judges_usd(plan, judge or teacher)
 
 
 def judges_usd(plan: Plan, judge: TeacherConfig) -> float:
     """What the second extractions should cost at the dearest price tier."""
+    return _usd(judge, _second_extractions(plan, judge))
+
+
+def _second_extractions(plan: Plan, judge: TeacherConfig) -> _Volume:
     if not plan.judges or not asks_teacher(plan):
-        return 0.0
+        return _Volume(0, 0.0, 0.0)
     count, conversation = float(plan.judges["share"]) * plan.total_samples, _conversation_tokens(plan)[0]
     extraction = prompts.extraction_request("", plan.schema, judge, seed=0)
     tokens_in = _prompt_tokens(extraction) + _schema_tokens(extraction, judge) + conversation
-    return _usd(judge, count * tokens_in, count * TOKENS_PER_RECORD)
+    return _Volume(round(count), count * tokens_in, count * TOKENS_PER_RECORD)
 
 
-def _usd(teacher: TeacherConfig, tokens_in: float, tokens_out: float) -> float:
-    return (tokens_in * teacher.prices.input + tokens_out * teacher.prices.output) * teacher.prices.peak_multiplier / 1e6
+def _judge_name(plan: Plan) -> str:
+    return str(((plan.judges or {}).get("teacher") or plan.teacher)["name"])
+
+
+def _usd(teacher: TeacherConfig, volume: _Volume) -> float:
+    dollars = volume.tokens_in * teacher.prices.input + volume.tokens_out * teacher.prices.output
+    return dollars * teacher.prices.peak_multiplier / 1e6
 
 
 def dearest_call_usd(plan: Plan, teacher: TeacherConfig, judge: TeacherConfig | None = None) -> float:
@@ -143,7 +163,9 @@ def asks_teacher(plan: Plan) -> bool:
 def shown(found: Estimate) -> Iterator[str]:
     """The estimate as lines of text."""
     yield f"{found.samples:,} samples by teacher {found.teacher} ({found.model})"
-    yield f"calls     {found.calls:,}"
+    by = f" by {found.judge}" if found.judge else ""
+    again = f", {found.second_extractions:,} of them second extractions{by}" if found.second_extractions else ""
+    yield f"calls     {found.calls:,}{again}"
     yield f"tokens    {found.prompt_tokens:,} in, {found.completion_tokens:,} out"
     off_peak = f", ${found.cheapest_usd:,.2f} outside its peak hours" if found.cheapest_usd < found.cost_usd else ""
     yield f"cost      ${found.cost_usd:,.2f}{off_peak}"
@@ -161,10 +183,22 @@ def as_json(found: Estimate) -> str:
     return json.dumps({"format": 1, **asdict(found), "hours": found.hours}, indent=1)
 
 
-def _volume(plan: Plan, teacher: TeacherConfig) -> tuple[int, float, float, list[str]]:
-    """Calls, tokens in and out of the whole plan, and what they rest on."""
+@dataclass(frozen=True)
+class _Volume:
+    """What is asked and answered."""
+
+    calls: int
+    tokens_in: float
+    tokens_out: float
+
+    def beside(self, other: _Volume) -> _Volume:
+        return _Volume(self.calls + other.calls, self.tokens_in + other.tokens_in, self.tokens_out + other.tokens_out)
+
+
+def _volume(plan: Plan, teacher: TeacherConfig) -> tuple[_Volume, list[str]]:
+    """The first asking of the whole plan, and what it rests on."""
     if not asks_teacher(plan):
-        return 0, 0.0, 0.0, ["all records are there: no call is made"]
+        return _Volume(0, 0.0, 0.0), ["all records are there: no call is made"]
     samples = plan.total_samples
     conversation, about = _conversation_tokens(plan)
     extraction = prompts.extraction_request("", plan.schema, teacher, seed=0)
@@ -173,13 +207,13 @@ def _volume(plan: Plan, teacher: TeacherConfig) -> tuple[int, float, float, list
     basis = [about, f"assumed: {TOKENS_PER_RECORD} tokens a record, {BYTES_PER_TOKEN} bytes a token"]
     if plan.source:
         basis.insert(0, "built: the prompt of the extraction")
-        return samples, samples * tokens_in, samples * tokens_out, basis
+        return _Volume(samples, samples * tokens_in, samples * tokens_out), basis
     step = max(1, samples // _PROMPTS_LOOKED_AT)
     looked_at = [prompts.conversation_request(plan.spec(index, 0), teacher) for index in range(0, samples, step)]
     tokens_in += sum(map(_prompt_tokens, looked_at)) / len(looked_at)
     tokens_out += conversation
     basis.insert(0, f"built: the prompts of {len(looked_at)} samples of the plan")
-    return 2 * samples, samples * tokens_in, samples * tokens_out, basis
+    return _Volume(2 * samples, samples * tokens_in, samples * tokens_out), basis
 
 
 def _conversation_tokens(plan: Plan) -> tuple[float, str]:
@@ -203,16 +237,18 @@ def _schema_tokens(request: prompts.Request, teacher: TeacherConfig) -> float:
     return len(canonical_json(request.json_schema)) / BYTES_PER_TOKEN if carried else 0.0
 
 
-def _hours(
-    teacher: TeacherConfig, calls: int, tokens_in: float, tokens_out: float, in_flight: int, seconds_per_call: float
-) -> dict[str, float]:
-    limits = teacher.limits
-    found = {f"{in_flight} calls in flight of {seconds_per_call:g} s": calls * seconds_per_call / in_flight / 3600}
+def _hours_in_flight(volume: _Volume, in_flight: int, seconds_per_call: float) -> dict[str, float]:
+    return {f"{in_flight} calls in flight of {seconds_per_call:g} s": volume.calls * seconds_per_call / in_flight / 3600}
+
+
+def _hours(teacher: TeacherConfig, volume: _Volume) -> dict[str, float]:
+    """By the teacher's limits of a minute."""
+    limits, found = teacher.limits, {}
     if limits.requests_per_minute:
-        found[f"{limits.requests_per_minute:,} requests a minute"] = calls / limits.requests_per_minute / 60
+        found[f"{limits.requests_per_minute:,} requests a minute"] = volume.calls / limits.requests_per_minute / 60
     if limits.tokens_per_minute:
         # Anthropic counts replies apart, with a limit of their own.
-        counted = tokens_in + (0.0 if teacher.protocol == "anthropic" else tokens_out)
+        counted = volume.tokens_in + (0.0 if teacher.protocol == "anthropic" else volume.tokens_out)
         found[f"{limits.tokens_per_minute:,} tokens a minute"] = counted / limits.tokens_per_minute / 60
     return found
 

@@ -64,6 +64,7 @@ class ShardWork:
         self._plan = plan
         self._teacher = teacher
         self._client = client
+        self._judge_client = judge.client if judge else None
         self._options = options
         self._stop = stop
         self._on_progress = on_progress
@@ -272,16 +273,26 @@ class ShardWork:
         self._store.replace(layout.shard_file(self._options.shard, "progress.json"), json.dumps(progress).encode())
         self._on_progress(progress)
 
+    def _parked_for(self, until: float | None, judge_until: float | None, batch_until: float | None) -> str | None:
+        if self._parked:
+            return self._control.state
+        if until is None:
+            return None
+        return "judge" if until == judge_until else "batch" if until == batch_until else None
+
     def _progress(self) -> dict[str, Any]:
         accepted = sum(1 for ended in self.ended.values() if ended.accepted)
-        client = self._client.state()
+        teacher_until = self._client.state()["parked_until"]
+        judge_until = self._judge_client.state()["parked_until"] if self._judge_client else None
         batch_until = self._calls.parked_until if isinstance(self._calls, BatchCalls) and self._state == "running" else None
+        # Whoever waits longest is whom samples wait for: an answer of each is in most of them.
+        until = max((one for one in (teacher_until, judge_until, batch_until) if one), default=None)
         return {
             "format": 1,
             "shard": self._options.shard,
-            "state": "parked" if self._parked or client["parked_until"] or batch_until else self._state,
-            "parked_until": client["parked_until"] or batch_until,
-            "parked_for": self._control.state if self._parked else "batch" if batch_until else None,
+            "state": "parked" if self._parked or until else self._state,
+            "parked_until": until,
+            "parked_for": self._parked_for(until, judge_until, batch_until),
             "total": len(self.indices),
             "accepted": accepted,
             "short": len(self.ended) - accepted,

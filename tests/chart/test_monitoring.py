@@ -12,6 +12,7 @@ import yaml
 
 from medkd.cluster import metrics
 from medkd.cluster.names import STAGES
+from medkd.quality.verdicts import verdict_words
 from tests.chart.rendering import CHART, ROOT
 
 DASHBOARD = json.loads((ROOT / "k8s" / "monitoring" / "dashboard.json").read_text())
@@ -53,6 +54,18 @@ def test_panels_fill_the_dashboard_without_overlapping() -> None:
         taken |= cells
     height = max(y for _, y in taken) + 1
     assert taken == {(x, y) for x in range(24) for y in range(height)}
+
+
+def test_the_panel_of_the_student_knows_every_verdict_by_its_words() -> None:
+    (panel,) = [panel for panel in DASHBOARD["panels"] if "medkd_student_verdict" in panel["targets"][0]["expr"]]
+    asked = re.findall(
+        r'(\d) \* max by \(run, student\) \(medkd_student_verdict{[^}]*verdict="([^"]+)"', panel["targets"][0]["expr"]
+    )
+    (mapping,) = panel["fieldConfig"]["defaults"]["mappings"]
+    assert {number: shown["text"] for number, shown in mapping["options"].items()} == dict(asked)
+    checks = [{"what": "micro.f1"}]
+    verdicts = [{"checks": found, "passed": passed} for found, passed in ((checks, True), (checks, False), ([], True))]
+    assert {words for _, words in asked} == {verdict_words(verdict) for verdict in verdicts}
 
 
 def test_every_panel_says_what_it_shows() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,28 @@ def test_the_slowest_limit_says_how_long_it_takes() -> None:
 
 def test_fewer_shards_than_run_at_once_leave_slots_of_the_key_unused() -> None:
     assert "8 calls in flight of 10 s" in estimated(teacher(max_concurrency=32), shards=1, parallel=4).hours_by_limit
+
+
+def test_second_extractions_of_the_same_teacher_are_among_its_calls_as_it_bills_them() -> None:
+    with start_simulator() as server:
+        entry, store = simulated(server, prices=Prices(input=1.0, output=4.0)), open_store("memory://estimate-judged")
+        plan, _ = planned(store, entry, samples=40, budget_usd=5.0, judges={"share": 1.0})
+        Worker(store, entry, budget_usd=5.0).run()
+        billed = server.counters.stats()["billed_total"]
+    expected = estimate(plan, entry, num_shards=1, parallel=1, seconds_per_call=9.0)
+    assert (expected.calls, expected.second_extractions, expected.judge) == (billed, 40, None) == (120, 40, None)
+    alone = estimate(replace(plan, judges=None), entry, num_shards=1, parallel=1, seconds_per_call=9.0)
+    assert expected.hours == pytest.approx(1.5 * alone.hours) and expected.prompt_tokens > 1.2 * alone.prompt_tokens
+    assert "calls     120, 40 of them second extractions" in list(shown(expected))
+
+
+def test_another_judges_limits_can_be_what_takes_longest() -> None:
+    entry, slow = teacher(requests_per_minute=1000, max_concurrency=32), teacher(requests_per_minute=1, max_concurrency=32)
+    plan = replace(plan_of(entry), judges={"share": 0.5, "teacher": {"name": "slow"}})
+    found = estimate(plan, entry, num_shards=4, parallel=4, seconds_per_call=1.0, judge=slow)
+    assert found.hours == found.hours_by_limit["1 requests a minute of slow"] == pytest.approx(300 / 60)
+    assert found.hours_by_limit["1,000 requests a minute"] == pytest.approx(1200 / 1000 / 60), "its own calls alone"
+    assert (found.calls, found.second_extractions, found.judge) == (1500, 300, "slow")
 
 
 def test_own_conversations_take_one_call_each_and_labelled_ones_none(tmp_path: Path, server: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -41,12 +42,15 @@ def plan_with(store: Store, teacher: TeacherConfig, judge: TeacherConfig | None,
     return plan
 
 
-def run(store: Store, teacher: TeacherConfig, judge: TeacherConfig | None, shard: int = 0) -> Manifest:
+def run(
+    store: Store, teacher: TeacherConfig, judge: TeacherConfig | None, shard: int = 0, on_progress: Any = lambda progress: None
+) -> Manifest:
     stop = threading.Event()
     clients = [TeacherClient(one, api_key=None, stop=stop) for one in (teacher, judge) if one]
     options = ShardOptions(shard=shard, writer=uuid.uuid4().hex, concurrency=8, budget_usd=50.0, progress_seconds=0.2)
     try:
-        return generate(store, teacher, clients[0], options, stop=stop, judge=Judge(judge, clients[1]) if judge else None)
+        second = Judge(judge, clients[1]) if judge else None
+        return generate(store, teacher, clients[0], options, stop=stop, judge=second, on_progress=on_progress)
     finally:
         for client in clients:
             client.close()
@@ -129,6 +133,20 @@ def test_a_judge_that_writes_no_record_leaves_the_row_as_it_is() -> None:
         manifest = run(store, teacher, judge)
     assert manifest.counts["accepted"] == SAMPLES
     assert {(row["judge"], row["disagreement"]) for row in rows(store, manifest, "samples")} == {(None, None)}
+
+
+def test_a_judge_that_orders_a_long_wait_parks_the_shard_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medkd.teacher.pacing.PARK_SECONDS", 0.1)
+    store, seen = open_store("memory://judged-parked"), []
+    with start_simulator() as server, start_simulator(faults="rate_limit@3") as limited:
+        teacher, judge = simulated(server), simulated(limited)
+        plan_with(store, teacher, judge, share=1.0)
+        began = time.time()
+        run(store, teacher, judge, on_progress=seen.append)
+    parked = [progress for progress in seen if progress["state"] == "parked"]
+    assert parked and {progress["parked_for"] for progress in parked} == {"judge"}
+    assert all(began < progress["parked_until"] < began + 30 for progress in parked)
+    assert seen[-1]["state"] == "complete" and seen[-1]["parked_for"] is None
 
 
 def test_disputed_rows_are_trained_on_only_if_nobody_asks_for_agreement() -> None:
