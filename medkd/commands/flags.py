@@ -70,6 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
     _add_shared(prepare)
     _add_student(prepare)
     _add_lenders(prepare)
+    prepare.add_argument(
+        "--review",
+        action="store_true",
+        help="make a data set that stands again if people's judgements came in after it; a new one has them in any case",
+    )
     train = verb("train", stages.train, "fine-tune a student with DeepSpeed on the ranks of this machine")
     _add_shared(train, prefix_required=False)
     _add_student(train)

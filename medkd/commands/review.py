@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medkd.commands.numbers import positive, share
-from medkd.commands.settings import open_prefix
-from medkd.store.layout import SPLITS
+from medkd.commands.settings import file_options, open_prefix
+from medkd.store import layout
+
+_MOST_SHOWN = 20
 
 
 def export(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -42,6 +44,36 @@ def export(args: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
+def take_in(args: argparse.Namespace, stop: threading.Event) -> int:
+    from medkd.quality.review_figures import shown
+    from medkd.stages import reviewed
+    from medkd.store import review_files, source_files
+
+    store = open_prefix(args, stop)
+    options = file_options(args)
+    paths = source_files.expand(args.input, options, flag="--input", kinds=("csv", "jsonl"))
+    rows = [row for path in paths for row in review_files.read(path, options)]
+    done = reviewed.take_in(store, rows, reviewer=args.reviewer, adjudicator=args.adjudicator)
+    print(f"{done.new:,} new judgements, {done.known:,} known before, {done.not_filled_in:,} rows not filled in")
+    for name, found in done.figures.items():
+        print("\n" + "\n".join(shown(name, found)))
+        _print_disagreements(found["disagreements"])
+    decisions = ", ".join(f"{count:,} {decision}" for decision, count in done.decisions.items())
+    print(f"\nrows: {decisions or 'none judged'}")
+    print(f"gold: {store.url}/{layout.REVIEW_GOLD} (medkd evaluate --gold that --gold-source human)")
+    print(f"figures: {store.url}/{layout.REVIEW_FIGURES}")
+    print(f"to apply it: medkd prepare --prefix {args.prefix} --review, or medkd run with --from prepare")
+    return 0
+
+
+def _print_disagreements(found: Sequence[Mapping[str, Any]]) -> None:
+    for one in found[:_MOST_SHOWN]:
+        verdicts = ", ".join(f"{who}: {verdict}" for who, verdict in one["verdicts"].items())
+        print(f"  {one['sample_id']} {one['field']}: {verdicts}")
+    if len(found) > _MOST_SHOWN:
+        print(f"  and {len(found) - _MOST_SHOWN:,} more fields in the figures")
+
+
 def add_flags(verb: Callable[..., argparse.ArgumentParser], add_shared: Callable[..., None], parts: Any) -> None:
     """The flags of `review export` and `review import`. add_shared: those of every verb that works on a run."""
     out = verb("export", export, "draw rows, rejected ones included, and write them as files that people fill in", parts)
@@ -58,7 +90,7 @@ def add_flags(verb: Callable[..., argparse.ArgumentParser], add_shared: Callable
     )
     out.add_argument("--share-rejected", type=share, default=0.3, help="share of them that are rejected ones, from 0 to 1")
     out.add_argument("--seed", type=int, default=1, help="of the draw: equal seeds draw equal rows")
-    out.add_argument("--split", choices=SPLITS, help="only rows of this split, for example to get gold for the test")
+    out.add_argument("--split", choices=layout.SPLITS, help="only rows of this split, for example to get gold for the test")
     out.add_argument(
         "--name", dest="name_of_review", default="first", help="of the review; another draw from the same run needs another"
     )
@@ -67,3 +99,14 @@ def add_flags(verb: Callable[..., argparse.ArgumentParser], add_shared: Callable
         action="store_true",
         help="say of each row whether it was accepted, why not, and its weight; else reviewers judge without knowing",
     )
+    back = verb("import", take_in, "take in files that people filled in; print what they say of all rows, and write gold", parts)
+    add_shared(back)
+    back.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        help="CSV or JSON lines file, folder or glob, at any URL that fsspec opens; may be given again. Rows that nobody filled "
+        "in are passed over, and a file may come again, filled in further",
+    )
+    back.add_argument("--reviewer", help="whose the judgements are where a row does not say")
+    back.add_argument("--adjudicator", help="reviewer whose word counts alone on the rows that he or she judged, now and later")

@@ -120,6 +120,7 @@ def prepare(args: argparse.Namespace, stop: threading.Event) -> int:
         lent,
         configs.bars.prepare,
         configs.generation_settings.require_agreement,
+        take_review=args.review,
     )
     counts = manifest.counts
     print(

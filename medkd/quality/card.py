@@ -24,6 +24,7 @@ def data_set_card(statistics: Mapping[str, Any], verdict: Mapping[str, Any] | No
     flags = ", ".join(f"{path} in {count:,}" for path, count in statistics["flagged"].items())
     flagged = f"- Flagged in `unsupported`, the conversation does not say it: {flags}.\n" if flags else ""
     agreement = _agreement(statistics.get("agreement"), statistics.get("disputed", 0))
+    reviewed = _reviewed(statistics.get("reviewed", {}), statistics.get("judged_wrong", 0))
     bars = f"- Bars: {verdict_line(verdict)}.\n" if verdict and verdict["checks"] else ""
     acceptance = "".join(_acceptance(by, statistics.get("acceptance", {}).get(by, {})) for by in ("teacher", "topic"))
     short = _short_cells(statistics.get("short_cells", ()))
@@ -47,7 +48,7 @@ record as JSON).
 before that {statistics.get("rejected", 0):,} failed a check.
 {gap}- Balance: {balance["cells"]:,} cells (topic x mood) with {balance["smallest"]:,} to {balance["largest"]:,} rows, \
 {balance["mean"]:,} on average.
-{flagged}{agreement}{bars}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
+{flagged}{agreement}{reviewed}{bars}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
 - Data set hash: `{statistics["data_set_hash"]}`; plan hash: `{statistics["plan_hash"]}`.
 {acceptance}{short}
 Known limits: generated conversations are not real encounters, records are checked for support by the conversation and not by a
@@ -64,6 +65,17 @@ def _agreement(found: Mapping[str, Any] | None, disputed: int) -> str:
     return (
         f"- Extracted a second time: {found['judged']:,} rows, of which {found['agreed']:,} agree in every field "
         f"(`disagreement` names the others' fields); the least agreed on: {fields}. Left out as disputed: {disputed:,}.\n"
+    )
+
+
+def _reviewed(rows: Mapping[str, int], wrong: int) -> str:
+    """What people made of rows; empty where they looked at none."""
+    if not (rows or wrong):
+        return ""
+    return (
+        f"- Reviewed by people (column `review`): {rows.get('confirmed', 0):,} rows confirmed, {rows.get('corrected', 0):,} "
+        f"corrected, {rows.get('admitted', 0):,} rejected ones admitted, {wrong:,} left out as wrong. People's records stand "
+        "in `gold`; in the test split `output` of a corrected row stays the teacher's.\n"
     )
 
 

@@ -219,11 +219,16 @@ class Decided:
     reviewers: tuple[str, ...]
 
 
+def counted(judgements: Sequence[Judgement], adjudicator: str | None) -> list[Judgement]:
+    """The adjudicator's word alone where there is one, else everybody's."""
+    return [one for one in judgements if one.reviewer == adjudicator] or list(judgements)
+
+
 def decide(judgements: Sequence[Judgement], shown: Shown, schema: RecordSchema, adjudicator: str | None = None) -> Decided:
     """One decision from what several people say; the adjudicator's word counts alone where there is one."""
-    counted = [one for one in judgements if one.reviewer == adjudicator] or list(judgements)
-    reviewers = tuple(sorted(one.reviewer for one in counted))
-    ended = [one for one in counted if one.whole is not None]
+    heard = counted(judgements, adjudicator)
+    reviewers = tuple(sorted(one.reviewer for one in heard))
+    ended = [one for one in heard if one.whole is not None]
     corrections = [one.corrected for one in ended if one.corrected is not None]
     confirmed = any(one.whole == RIGHT for one in ended)
     if not ended:

@@ -27,6 +27,7 @@ class Statistics:
         self._cells: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         self._held_out: set[str] = set()
         self._references: Counter[str] = Counter()
+        self._reviewed: Counter[str] = Counter()
         self._teachers: set[str] = set()
         self._stated: Counter[str] = Counter()
         self._flagged: Counter[str] = Counter()
@@ -41,6 +42,8 @@ class Statistics:
         if held_out:
             self._held_out.add(row["topic"])
         self._references[row["reference"]] += 1
+        if row.get("review"):
+            self._reviewed[row["review"]] += 1
         self._teachers.add(str(row.get("served_model") or row["teacher"]))
         self._flagged.update({flag["field"] for flag in row.get("unsupported") or ()})
         if row.get("disagreement") is not None:
@@ -70,6 +73,7 @@ class Statistics:
             "by_topic": dict(sorted(topics.items())),
             "by_mood": dict(sorted(moods.items())),
             "by_reference": dict(sorted(self._references.items())),
+            **({"reviewed": dict(sorted(self._reviewed.items()))} if self._reviewed else {}),
             "teachers": sorted(self._teachers),
             "share_stated": {path: round(self._stated[path] / max(1, self.num_rows), 4) for path in self._schema.leaves()},
             "flagged": dict(sorted(self._flagged.items())),

@@ -29,6 +29,7 @@ from medkd.stages import few_shot as few_shots
 from medkd.stages.few_shot import AskedTeacher
 from medkd.stages.handover import write_evaluation
 from medkd.stages.prepare import SplitRows, stream_splits
+from medkd.stages.reviewed import ADMITTED
 from medkd.stages.train import train_manifest_path
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
@@ -76,7 +77,9 @@ def evaluate(
     if asked_teacher:
         few_shots.check_phi(store, asked_teacher, rows)
     references = [_reference(row, gold or {}, gold_source) for row in rows]
-    rejected = _rejected_with_gold(store, gold or {}, gold_source)
+    admitted = _admitted(store, data_set)
+    unseen = {identity: record for identity, record in (gold or {}).items() if identity not in admitted}
+    rejected = _rejected_with_gold(store, unseen, gold_source)
     asked = f"{few_shot} {asked_teacher.name} {asked_teacher.num_rows}" if asked_teacher else str(few_shot)
     used = [*trained.files, *(file for file in data_set.files if "/test-" in file.path)]
     inputs = {
@@ -193,6 +196,14 @@ def _download_model(store: Store, trained: Manifest, scratch: Path) -> Path:
     for file in trained.files:
         (folder / Path(file.path).name).write_bytes(manifests.read_verified(store, file))
     return folder
+
+
+def _admitted(store: Store, data_set: Manifest) -> set[str]:
+    """Conversations of rejected samples that people let into the data set: they may have been trained on."""
+    if layout.REVIEW_MANIFEST not in data_set.inputs:
+        return set()
+    splits = stream_splits(store, data_set, ("conversation_sha256", "review"))
+    return {row["conversation_sha256"] for rows in splits.values() for row in rows if row["review"] == ADMITTED}
 
 
 def _rejected_with_gold(store: Store, gold: Mapping[str, Record], gold_source: str) -> list[tuple[Row, Reference]]:

@@ -28,7 +28,7 @@ from medkd.quality.statistics import Statistics
 from medkd.quality.verdicts import shortfalls
 from medkd.records import RecordSchema
 from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
-from medkd.stages import gaps, standing, tallies
+from medkd.stages import gaps, reviewed, standing, tallies
 from medkd.stages.lent import LentDataSet, all_rows, check_same
 from medkd.stages.plan import load_plan
 from medkd.stages.sources import Shards, Source, files_of
@@ -55,11 +55,13 @@ def prepare(
     lent: Sequence[LentDataSet] = (),
     bars: DataSetBars = NO_BARS,
     require_agreement: float | None = None,
+    take_review: bool = False,
 ) -> Manifest:
     """Write the data set, unless it stands, and the student's tokens; returns the data set's manifest.
 
     require_agreement: share of the fields on which a row's second extraction has to agree, else the row is not trained on; a
     data set made with another one is made again.
+    take_review: make a data set again that was made before people said what they have said by now; a new one knows it anyway.
     bars: what the data set must reach; BelowBarError, with no tokens written, where it does not.
     lent: data sets of other runs whose rows belong to it. Raises ConfigError where a shard has not finished, unless `gaps` names
     it, or where the data set that stands was made from other ones, and InputError where a file differs from its manifest.
@@ -69,11 +71,21 @@ def prepare(
         check_same(store, manifest, lent)
     if manifest and manifest.counts.get("require_agreement") != require_agreement:
         manifest = None
+    if manifest and not _knows_review(store, manifest):
+        event("a review is not applied to this data set", applied_now=take_review)
+        manifest = None if take_review else manifest
     manifest = manifest or build_data_set(store, lent, require_agreement)
     manifest = check_bars(store, manifest, bars)
     plan, _ = load_plan(store)
     write_tokens(store, student_name, student, stream_splits(store, manifest, TRAINED_ON), plan.schema, manifest)
     return manifest
+
+
+def _knows_review(store: Store, data_set: Manifest) -> bool:
+    """Whether a data set was made with what people have said by now."""
+    plan, _ = load_plan(store)
+    outcome = reviewed.find_outcome(store, plan.hash, plan.schema)
+    return (outcome.hash if outcome else None) == data_set.inputs.get(layout.REVIEW_MANIFEST)
 
 
 def check_bars(store: Store, data_set: Manifest, bars: DataSetBars) -> Manifest:
@@ -133,7 +145,11 @@ def build_data_set(store: Store, lent: Sequence[LentDataSet] = (), require_agree
         "acceptance": tallies.merged_groups(shard.counts.get("groups", {}) for shard in shards),
     }
     held_out = tuple(dict.fromkeys([*plan.held_out_topics, *(topic for one in lent for topic in one.held_out_topics)]))
-    rows = all_rows(accepted if shards else None, lent)
+    outcome = reviewed.find_outcome(store, plan.hash, plan.schema)
+    own: Source = outcome.applied(accepted, held_out, plan.prompt_version) if outcome else accepted
+    if outcome:
+        inputs[layout.REVIEW_MANIFEST] = outcome.hash
+    rows = all_rows(own if shards else None, lent)
     return write_data_set(store, plan.hash, plan.schema, rows, held_out, inputs, generated, require_agreement)
 
 
@@ -154,10 +170,14 @@ def write_data_set(
     rejected = tables.PartWriter(store, lambda number: f"{layout.DATASET}/rejected.parquet", tables.DUPLICATE_COLUMNS, None)
     left_out, duplicates = _find_duplicates(store, accepted, held_out_topics, rejected)
     writers = {split: _part_writer(store, split) for split in layout.SPLITS}
-    statistics, hasher, disputed = Statistics(schema), DataSetHasher(), 0
+    statistics, hasher, disputed, wrong = Statistics(schema), DataSetHasher(), 0, 0
     for number, row in enumerate(accepted.rows()):
         if not left_out[number]:
             identity, split, held_out = _split(row, held_out_topics)
+            if row.get("review") == reviewed.LEFT_OUT:
+                wrong += 1
+                rejected.add({"sample_id": row["sample_id"], "reason": reviewed.LEFT_OUT})
+                continue
             agreement = _agreement(row, schema)
             # What is tested on stays: a test without the doubtful rows would flatter.
             if require_agreement is not None and agreement < require_agreement and split != "test":
@@ -174,6 +194,7 @@ def write_data_set(
         **provenance,
         "duplicates": dict(sorted(duplicates.items())),
         "disputed": disputed,
+        **({"judged_wrong": wrong} if wrong else {}),
         "require_agreement": require_agreement,
         "data_set_hash": hasher.hexdigest(),
         "plan_hash": plan_hash,
@@ -291,8 +312,8 @@ def _split(row: Row, held_out_topics: tuple[str, ...]) -> tuple[str, Split, bool
 
 
 def _agreement(row: Row, schema: RecordSchema) -> float:
-    """The share of the record's fields on which its second extraction agrees; 1 where there is none."""
-    return 1 - len(row.get("disagreement") or ()) / len(schema.leaves())
+    """The share of the record's fields on which its second extraction agrees; 1 where there is none, or a person has judged."""
+    return 1.0 if row.get("review") else 1 - len(row.get("disagreement") or ()) / len(schema.leaves())
 
 
 def _part_writer(store: Store, split: str) -> tables.PartWriter:

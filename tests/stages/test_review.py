@@ -6,12 +6,20 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medkd.store import layout, tables
+from medkd import config
+from medkd.errors import ConfigError
+from medkd.quality.judgements import implied_verdicts
+from medkd.records import PATIENT_RECORD
+from medkd.samples import conversation_sha256
+from medkd.stages.evaluate import _admitted, _reference
+from medkd.stages.prepare import build_data_set, prepare, read_splits
+from medkd.store import gold_files, layout, manifests, tables
 from medkd.store.files import Store, open_store
 from tests.generation import Worker, planned, simulated, start_simulator
 from tests.test_commands import medkd, refused
@@ -134,3 +142,223 @@ def test_a_wrong_flag_is_one_line_that_says_what_is_allowed(
 
 def test_a_run_that_has_generated_nothing_is_refused(tmp_path: Path) -> None:
     refused(medkd("review", "export", "--prefix", str(tmp_path), "--output", "rows.csv"), 78, "stage plan has not finished")
+
+
+# --- what comes back ---------------------------------------------------------------------------------------------------------
+
+
+def filled(rows: Path, gold: dict[str, Any], name: str, reviewer: str, **slips: str) -> Path:
+    """The rows judged by what is true. slips: verdicts on fields of the first row that is right, as another person sees it."""
+    target, slipped = rows.parent / name, False
+    with target.open("w", encoding="utf-8") as file:
+        for row in lines_of(rows):
+            truth = gold[conversation_sha256(row["conversation"])]
+            verdicts = implied_verdicts(row["record"], truth, PATIENT_RECORD) if row["record"] else {}
+            right = bool(verdicts) and set(verdicts.values()) == {"right"}
+            if slips and right and not slipped:
+                verdicts, slipped = {**verdicts, **slips}, True
+            changed = {"corrected_record": None if right else truth, "verdicts": verdicts, "reviewer": reviewer}
+            file.write(json.dumps({**row, **changed}) + "\n")
+    return target
+
+
+def import_line(run: Path, *files: Path, more: tuple[str, ...] = ()) -> list[str]:
+    return ["review", "import", "--prefix", str(run), *(word for file in files for word in ("--input", str(file))), *more]
+
+
+def imported(run: Path, *files: Path, more: tuple[str, ...] = ()) -> str:
+    finished = medkd(*import_line(run, *files, more=more))
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def outcome(run: Path) -> dict[str, dict[str, Any]]:
+    return {line["sample_id"]: line for line in lines_of(run / layout.REVIEW_OUTCOME)}
+
+
+def test_figures_gold_and_decisions_follow_from_what_people_said(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    gold = generated[1]
+    rows = exported(run)
+    printed = imported(run, filled(rows, gold, "ada.jsonl", "ada"))
+    assert "40 new judgements, 0 known before" in printed and "recall lost to rejects: 0.0% of all right rows" in printed
+    kept = {one["sample_id"]: one for one in lines_of(run / layout.review_sample("first"))}
+    (found,) = json.loads((run / layout.REVIEW_FIGURES).read_text())["reviews"].values()
+    # The same from the files alone: a row is right where its record is the true one.
+    right: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for one in kept.values():
+        truth = gold[conversation_sha256(one["conversation"])]
+        verdicts = implied_verdicts(one["record"], truth, PATIENT_RECORD) if one["record"] else {"": "missing"}
+        total[one["status"]] += one["weight"]
+        right[one["status"]] += one["weight"] * (set(verdicts.values()) == {"right"})
+    assert found["precision"]["whole"]["share"] == round(right["accepted"] / total["accepted"], 4)
+    assert found["rejects_right"]["share"] == round(right["rejected"] / total["rejected"], 4)
+    known = gold_files.read(str(run / layout.REVIEW_GOLD))
+    identities = {conversation_sha256(one["conversation"]) for one in kept.values()}
+    assert {identity: known.of(identity, "") for identity in identities} == {one: gold[one] for one in identities}
+    assert {line["reference"] for line in lines_of(run / layout.REVIEW_GOLD)} == {"human"}
+
+
+def test_a_file_twice_counts_once_and_one_filled_in_further_adds(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    ada = filled(exported(run), generated[1], "ada.jsonl", "ada")
+    lines = ada.read_text().splitlines(keepends=True)
+    part = run.parent / "part.jsonl"
+    emptied = [json.dumps({**json.loads(line), "verdicts": {}, "corrected_record": None}) + "\n" for line in lines[7:]]
+    part.write_text("".join([*lines[:7], *emptied]))
+    assert "7 new judgements, 0 known before, 33 rows not filled in" in imported(run, part)
+    assert "33 new judgements, 7 known before" in imported(run, ada)
+    before = {path: path.read_bytes() for path in sorted(run.rglob("review/**/*")) if path.is_file()}
+    assert len(before) == 8
+    assert "0 new judgements, 40 known before" in imported(run, ada, part)
+    assert {path: path.read_bytes() for path in sorted(run.rglob("review/**/*")) if path.is_file()} == before
+
+
+def test_a_spreadsheet_comes_back(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    target = run.parent / "rows.csv"
+    assert medkd("review", "export", "--prefix", str(run), "--output", str(target), "--rows", "40").returncode == 0
+    with target.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows[:5]:
+        talk = next(one for one in lines_of(run / layout.review_sample("first")) if one["sample_id"] == row["sample_id"])
+        row["corrected_record"] = json.dumps(generated[1][conversation_sha256(talk["conversation"])], indent=1)
+        row["comment"] = "=checked"
+    with target.open("w", encoding="cp1252", errors="replace", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "5 new judgements, 0 known before, 35 rows not filled in" in imported(run, target, more=("--reviewer", "ben"))
+    (stored,) = (run / "review/first/filled").iterdir()
+    assert [(one["reviewer"], one["comment"]) for one in lines_of(stored)] == [("ben", "=checked")] * 5
+
+
+def test_reviewers_who_differ_are_listed_and_an_adjudicator_decides(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    rows = exported(run)
+    ada = filled(rows, generated[1], "ada.jsonl", "ada")
+    ben = filled(rows, generated[1], "ben.jsonl", "ben", **{"patient_details.age": "missing"})
+    printed = imported(run, ada, ben)
+    (disputed,) = (line for line in outcome(run).values() if line["decision"] == "disputed")
+    assert f"{disputed['sample_id']} patient_details.age: ada: right, ben: missing" in printed
+    assert "ada and ben, 40 rows in common: fields" in printed and "1 disputed" in printed
+    assert disputed["row"] not in {line["sample_id"] for line in lines_of(run / layout.REVIEW_GOLD)}
+    decided = imported(run, ada, more=("--adjudicator", "ada"))
+    assert "disputed" not in decided.partition("rows: ")[2]
+    # Who decides is remembered.
+    imported(run, ben)
+    assert outcome(run)[disputed["sample_id"]]["decision"] == "confirmed"
+
+
+def test_nothing_is_taken_in_where_a_line_is_wrong_and_each_is_named(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    ada = filled(exported(run), generated[1], "ada.jsonl", "ada")
+    rows = lines_of(ada)
+    rows[0]["review"] = "second-00000000"
+    rows[1]["sample_id"] = "999999999v0"
+    rows[2] |= {"verdicts": {"patient_details.age": "maybe"}, "corrected_record": None}
+    rows[3]["reviewer"] = ""
+    rows.append({**rows[4], "comment": "another one"})
+    ada.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    finished = medkd(*import_line(run, ada))
+    refused(finished, 65, "--input: 5 problems, nothing was taken in")
+    for line, words in (
+        (1, "review: got 'second-00000000', expected first-"),
+        (2, "sample_id: got '999999999v0', which is no row of review first-"),
+        (3, 'verdict:patient_details.age: got "maybe", expected right, wrong, not said, missing or nothing'),
+        (4, "reviewer: missing; write a name in the row, or pass --reviewer"),
+        (41, f"ada says something else of {rows[4]['sample_id']} at {ada}:5"),
+    ):
+        assert f"{ada}:{line}: {words}" in finished.stderr
+    assert not (run / layout.REVIEW_MANIFEST).exists() and not (run / "review/first/filled").exists()
+
+
+def test_without_an_export_there_is_nothing_to_take_in(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("{}\n")
+    refused(medkd(*import_line(run, tmp_path / "a.jsonl")), 78, "no review", "medkd review export")
+
+
+# --- what the data set makes of it -------------------------------------------------------------------------------------------
+
+
+def data_set(store: Store) -> tuple[str, dict[str, dict[str, Any]]]:
+    """The data set's hash, and its rows by id with their split."""
+    manifest = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
+    splits = read_splits(store, manifest)
+    rows = {row["sample_id"]: {**row, "split": split} for split, found in splits.items() for row in found}
+    return str(manifest.counts["data_set_hash"]), rows
+
+
+def test_the_data_set_changes_when_a_review_is_applied_and_not_before(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    store, student = open_store(str(run)), config.load(None).student("tiny-t5")
+    prepare(store, "tiny-t5", student)
+    before, rows_before = data_set(store)
+    assert {row["review"] for row in rows_before.values()} == {None}
+    rows = exported(run)
+    # Of the accepted rows all are right; a stricter person would write ages otherwise, and finds one row wrong.
+    lines = lines_of(filled(rows, generated[1], "ada.jsonl", "ada"))
+    accepted = [line for line in lines if line["sample_id"][:-2] in rows_before and line["corrected_record"] is None]
+    test = next(line for line in accepted if rows_before[line["sample_id"][:-2]]["split"] == "test")
+    train, wrong, *_ = (line for line in accepted if rows_before[line["sample_id"][:-2]]["split"] == "train")
+    for line in (test, train):
+        corrected = json.loads(json.dumps(line["record"]))
+        corrected["patient_details"]["occupation"] = "painter"
+        line |= {"verdicts": {}, "corrected_record": corrected}
+    wrong |= {"verdicts": {"patient_details.name": "not said"}}
+    ada = run.parent / "ada.jsonl"
+    ada.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    imported(run, ada)
+    prepare(store, "tiny-t5", student)
+    assert data_set(store) == (before, rows_before)
+    prepare(store, "tiny-t5", student, take_review=True)
+    after, found = data_set(store)
+    assert after != before
+    prepare(store, "tiny-t5", student)
+    assert data_set(store)[0] == after
+    of_train, of_test = found[train["sample_id"][:-2]], found[test["sample_id"][:-2]]
+    assert wrong["sample_id"][:-2] not in found
+    assert of_train["output"] == of_train["gold"] == PATIENT_RECORD.canonical(train["corrected_record"])
+    assert (of_train["reference"], of_train["review"]) == ("human", "corrected")
+    assert {"field": "patient_details.occupation", "value": "painter"} in of_train["unsupported"]
+    assert of_test["output"] == rows_before[of_test["sample_id"]]["output"]
+    assert of_test["gold"] == PATIENT_RECORD.canonical(test["corrected_record"])
+    assert _reference(of_test, {}, "simulator").source == "human"
+    assert _reference(of_test, {}, "simulator").record == test["corrected_record"]
+    admitted = {row["sample_id"]: row for row in found.values() if row["review"] == "admitted"}
+    assert set(admitted) == {line["row"] for line in outcome(run).values() if line["status"] == "rejected"}
+    for row in admitted.values():
+        assert json.loads(row["output"]) == generated[1][row["conversation_sha256"]] and row["reference"] == "human"
+    statistics = json.loads(store.read(f"{layout.DATASET}/statistics.json"))
+    assert statistics["reviewed"] == {"admitted": len(admitted), "confirmed": len(accepted) - 3, "corrected": 2}
+    assert statistics["judged_wrong"] == 1
+    assert (
+        f"{len(accepted) - 3} rows confirmed, 2 corrected, {len(admitted)} rejected ones admitted, 1 left out"
+        in store.read(f"{layout.DATASET}/README.md").decode()
+    )
+    left_out = {row["sample_id"]: row["reason"] for row in tables.decode(store.read(f"{layout.DATASET}/rejected.parquet"))}
+    assert left_out[wrong["sample_id"][:-2]] == "wrong"
+    # What people let into training is not scored as a conversation that no split holds.
+    of_data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
+    assert _admitted(store, of_data_set) == {row["conversation_sha256"] for row in admitted.values()}
+
+
+def test_only_confirmed_rows_leave_the_hash_as_it_was(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    store = open_store(str(run))
+    before = build_data_set(store).counts["data_set_hash"]
+    lines = [line for line in lines_of(filled(exported(run), generated[1], "a.jsonl", "ada")) if line["corrected_record"] is None]
+    (run.parent / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    imported(run, run.parent / "a.jsonl")
+    assert build_data_set(store).counts["data_set_hash"] == before
+    confirmed = [row for row in data_set(store)[1].values() if row["review"]]
+    assert len(confirmed) == len(lines) and all(row["gold"] == row["output"] for row in confirmed)
+
+
+def test_a_review_of_another_plan_is_refused(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+    imported(run, filled(exported(run), generated[1], "a.jsonl", "ada"))
+    store = open_store(str(run))
+    manifest = manifests.require(store, layout.REVIEW_MANIFEST, "review")
+    manifests.write(store, layout.REVIEW_MANIFEST, replace(manifest, plan_hash="0" * 64))
+    with pytest.raises(ConfigError, match="review: is about the rows of another plan"):
+        build_data_set(store)
+
+
+def test_purge_takes_the_review_along(run: Path) -> None:
+    exported(run)
+    assert medkd("purge", "--prefix", str(run), "--yes").returncode == 0
+    assert not run.exists()
