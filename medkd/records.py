@@ -9,7 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
+
+from medkd.rules import ANY_TEXT, NONE, Rule
+from medkd.samples import INSTRUCTION, numbered
 
 NOT_PROVIDED = "NOT PROVIDED"
 
@@ -22,12 +26,14 @@ class Field:
 
     kind: `text` is one string; `list` is a list of strings; `group` is an object; `items` is a list of objects.
     fields: the members of a `group` or of each of the `items`; these are `text` or `list` fields.
+    rule: of a `text` or of each entry of a `list`; of `items` only how many there may be.
     """
 
     name: str
     kind: Literal["text", "list", "group", "items"]
     description: str
     fields: tuple[Field, ...] = ()
+    rule: Rule = ANY_TEXT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,35 +43,44 @@ class RecordSchema:
     name: str
     version: int
     fields: tuple[Field, ...]
+    description: str = ""
+    """What a record is, as part of a sentence (`the patient's record`); empty: as its name says."""
+    instruction: str = ""
+    """What a student is asked with each conversation; empty: to extract what `description` says."""
 
     def __hash__(self) -> int:
         # Schemas are keys of caches; hashing every field anew at each look-up was a tenth of a shard's work.
         return hash((self.name, self.version))
 
+    @property
+    def subject(self) -> str:
+        """What a record is, as part of a sentence."""
+        return self.description or f"the {self.name.replace('_', ' ').replace('-', ' ')}"
+
+    @property
+    def task(self) -> str:
+        """The instruction of each row of a data set."""
+        return self.instruction or (
+            f"Extract {self.subject} from the conversation as JSON. "
+            f"Write {NOT_PROVIDED} for facts the conversation does not give."
+        )
+
     def leaves(self) -> tuple[str, ...]:
         """Paths of all leaves in order; a leaf of an item reads `prescription[].drug`."""
-        return tuple(path for field in self.fields for path in _leaf_paths(field))
+        return tuple(self.rules)
+
+    @cached_property
+    def rules(self) -> dict[str, Rule]:
+        """The rule of each leaf, by its path."""
+        return {path: leaf.rule for field in self.fields for path, leaf in _leaf_fields(field)}
+
+    def shown(self, conversation: str) -> str:
+        """The conversation as teacher and student read it: with the numbers of its turns where the record has to name them."""
+        return numbered(conversation) if any(rule.support == "turn" for rule in self.rules.values()) else conversation
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema in the strict form that teachers accept: all properties required, none additional, no bounds."""
         return _object_schema(self.fields)
-
-    def document(self) -> dict[str, Any]:
-        """The whole schema as one JSON Schema document, its version under `x-medkd`; `from_document` reads it back."""
-        return {"title": self.name, "x-medkd": {"version": self.version}, **self.json_schema()}
-
-    @classmethod
-    def from_document(cls, document: Any) -> RecordSchema:
-        """The schema that `document` wrote. ValueError names the place in it, what stands there and what is allowed."""
-        if not isinstance(document, dict):
-            raise ValueError(f"record schema: got {type(document).__name__}, expected an object")
-        name, own = document.get("title"), document.get("x-medkd")
-        version = own.get("version") if isinstance(own, dict) else None
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"record schema: title: got {name!r}, expected its name")
-        if type(version) is not int or version < 1:
-            raise ValueError(f"record schema: x-medkd.version: got {version!r}, expected a whole number from 1")
-        return cls(name=name, version=version, fields=_fields_of(document, "", groups=True))
 
     def empty(self) -> Record:
         """The record that abstains everywhere."""
@@ -88,25 +103,30 @@ class RecordSchema:
         return "\n".join(line for field in self.fields for line in _describe(field, 0))
 
 
-def _leaf_paths(field: Field, prefix: str = "") -> Iterator[str]:
+def _leaf_fields(field: Field, prefix: str = "") -> Iterator[tuple[str, Field]]:
     path = prefix + field.name
     if field.kind in ("text", "list"):
-        yield path
+        yield path, field
     else:
         opening = path + ("[]." if field.kind == "items" else ".")
         for member in field.fields:
-            yield from _leaf_paths(member, opening)
+            yield from _leaf_fields(member, opening)
 
 
 def _field_schema(field: Field) -> dict[str, Any]:
     if field.kind == "text":
-        return {"type": "string", "description": field.description}
+        return {**_text_schema(field.rule, NOT_PROVIDED), "description": field.description}
     if field.kind == "list":
-        return {"type": "array", "items": {"type": "string"}, "description": field.description}
+        return {"type": "array", "items": _text_schema(field.rule, NONE), "description": field.description}
     schema = _object_schema(field.fields)
     if field.kind == "items":
         schema = {"type": "array", "items": schema}
     return {**schema, "description": field.description}
+
+
+def _text_schema(rule: Rule, silent: str) -> dict[str, Any]:
+    """One string; where its values are listed, with the word for none of them."""
+    return {"type": "string", "enum": [*rule.enum, silent]} if rule.enum else {"type": "string"}
 
 
 def _object_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
@@ -116,32 +136,6 @@ def _object_schema(fields: tuple[Field, ...]) -> dict[str, Any]:
         "required": [field.name for field in fields],
         "additionalProperties": False,
     }
-
-
-def _fields_of(schema: dict[str, Any], place: str, *, groups: bool) -> tuple[Field, ...]:
-    members = schema.get("properties")
-    if schema.get("type") != "object" or not isinstance(members, dict) or not members:
-        raise ValueError(f"record schema: {place or 'top'}: expected type object with properties")
-    return tuple(_field_of(name, member, f"{place}.{name}".lstrip("."), groups=groups) for name, member in members.items())
-
-
-def _field_of(name: str, schema: Any, place: str, *, groups: bool) -> Field:
-    schema = schema if isinstance(schema, dict) else {}
-    kind, description = schema.get("type"), schema.get("description", "")
-    if not isinstance(description, str):
-        raise ValueError(f"record schema: {place}.description: got {description!r}, expected text")
-    if kind == "string":
-        return Field(name=name, kind="text", description=description)
-    entries = schema.get("items") if kind == "array" else None
-    if isinstance(entries, dict) and entries.get("type") == "string":
-        return Field(name=name, kind="list", description=description)
-    if groups and kind == "object":
-        return Field(name=name, kind="group", description=description, fields=_fields_of(schema, place, groups=False))
-    if groups and isinstance(entries, dict):
-        members = _fields_of(entries, f"{place}.items", groups=False)
-        return Field(name=name, kind="items", description=description, fields=members)
-    allowed = "string, array of strings" + (", object, array of objects" if groups else "; groups do not nest")
-    raise ValueError(f"record schema: {place}.type: got {kind!r}, expected {allowed}")
 
 
 def _empty_value(field: Field) -> Any:
@@ -181,31 +175,43 @@ def _values(field: Field, value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 def _describe(field: Field, depth: int) -> Iterator[str]:
     shape = {"text": "string", "list": "list of strings", "group": "object", "items": "list of objects"}[field.kind]
-    yield f"{'  ' * depth}- {field.name} ({shape}): {field.description}"
+    yield f"{'  ' * depth}- {field.name} ({shape}): {field.description}{field.rule.hint}"
     for member in field.fields:
         yield from _describe(member, depth + 1)
 
 
-def _text(name: str, description: str) -> Field:
-    return Field(name=name, kind="text", description=description)
+def _text(name: str, description: str, rule: Rule = ANY_TEXT) -> Field:
+    return Field(name=name, kind="text", description=description, rule=rule)
 
 
-def _list(name: str, description: str) -> Field:
-    return Field(name=name, kind="list", description=description)
+def _list(name: str, description: str, rule: Rule) -> Field:
+    return Field(name=name, kind="list", description=description, rule=rule)
 
+
+_AMOUNT = (
+    r"(?i)\d|\b(an?|half|quarter|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
+    r"|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand)\b"
+)
+"""A number, in digits or in words."""
 
 PATIENT_RECORD = RecordSchema(
     name="patient_record",
     version=1,
+    description="the patient's record",
+    instruction=INSTRUCTION,
     fields=(
         Field(
             name="patient_details",
             kind="group",
             description="who the patient is",
             fields=(
-                _text("name", "the patient's name as spoken"),
-                _text("age", "age in years, digits only"),
-                _text("sex", "male or female"),
+                _text("name", "the patient's name as spoken", Rule(support="name")),
+                _text(
+                    "age",
+                    "age in years, digits only",
+                    Rule(support="age", pattern="^([0-9]|[1-9][0-9]|1[01][0-9]|120)$", expected="digits from 0 to 120"),
+                ),
+                _text("sex", "male or female", Rule(support="sex")),
                 _text("occupation", "the patient's work"),
             ),
         ),
@@ -214,10 +220,38 @@ PATIENT_RECORD = RecordSchema(
             kind="group",
             description="what was there before this visit",
             fields=(
-                _list("conditions", "earlier or chronic conditions of the patient, never the family's"),
-                _list("medications", "medicines taken before this visit, names only"),
-                _list("allergies", 'allergies; ["none"] when the patient says there are none'),
-                _list("family_history", "conditions of relatives"),
+                _list(
+                    "conditions",
+                    "earlier or chronic conditions of the patient, never the family's",
+                    Rule(
+                        whose="patient",
+                        denied_about=tuple(
+                            "condition problem histor illness disease diagnos health medical chronic suffer".split()
+                        ),
+                    ),
+                ),
+                _list(
+                    "medications",
+                    "medicines taken before this visit, names only",
+                    Rule(
+                        support="drug",
+                        whose="patient",
+                        denied_about=tuple("medic med tak pill drug prescri tablet counter supplement remed".split()),
+                    ),
+                ),
+                _list(
+                    "allergies",
+                    'allergies; ["none"] when the patient says there are none',
+                    Rule(whose="patient", denied_about=("allerg", "react", "intoleran", "sensitiv")),
+                ),
+                _list(
+                    "family_history",
+                    "conditions of relatives",
+                    Rule(
+                        whose="family",
+                        denied_about=tuple("famil mother father parent relative sibling brother sister mom dad run".split()),
+                    ),
+                ),
             ),
         ),
         Field(
@@ -225,8 +259,8 @@ PATIENT_RECORD = RecordSchema(
             kind="group",
             description="what this visit is about",
             fields=(
-                _text("condition", "the diagnosis the doctor names"),
-                _list("symptoms", "symptoms the patient reports now"),
+                _text("condition", "the diagnosis the doctor names", Rule(whose="patient")),
+                _list("symptoms", "symptoms the patient reports now", Rule(whose="patient")),
                 _text("duration", "how long the symptoms have lasted, as spoken"),
             ),
         ),
@@ -235,8 +269,18 @@ PATIENT_RECORD = RecordSchema(
             kind="items",
             description="medicines prescribed in this visit",
             fields=(
-                _text("drug", "name of the medicine"),
-                _text("dose", "amount with unit, for example 20 mg"),
+                _text("drug", "name of the medicine", Rule(support="drug")),
+                _text(
+                    "dose",
+                    "amount with unit, for example 20 mg",
+                    Rule(
+                        compare="dose",
+                        support="literal",
+                        tied_to="drug",
+                        pattern=_AMOUNT,
+                        expected="an amount with its number, for example 20 mg",
+                    ),
+                ),
                 _text("frequency", "how often, as spoken"),
                 _text("duration", "for how long, as spoken"),
             ),

@@ -44,6 +44,18 @@ def turns(conversation: str) -> list[Turn]:
     return found
 
 
+def numbered(conversation: str) -> str:
+    """The conversation with a number from 1 before each of its turns; the turns are those of `turns`."""
+    count = 0
+    lines = []
+    for line in conversation.splitlines():
+        if _LABEL.match(line) or (line.strip() and not count):
+            count += 1
+            line = f"{count}. {line.lstrip()}"
+        lines.append(line)
+    return "\n".join(lines)
+
+
 def sample_id(index: int) -> str:
     """Sortable id of a sample: its index in the plan, zero-padded."""
     return f"{index:09d}"

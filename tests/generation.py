@@ -9,6 +9,7 @@ from typing import Any
 
 from medkd import config
 from medkd.config import GenerationSettings, Prices, TeacherConfig
+from medkd.records import PATIENT_RECORD, RecordSchema
 from medkd.simulator.server import Server, SimulatorOptions
 from medkd.stages import control
 from medkd.stages import plan as planning
@@ -51,6 +52,7 @@ def planned(
     seed: int = 1,
     budget_usd: float | None = None,
     source: ConversationSource | None = None,
+    schema: RecordSchema = PATIENT_RECORD,
     **settings_changes: Any,
 ) -> tuple[Plan, Layout]:
     """A published plan, its control included."""
@@ -62,6 +64,7 @@ def planned(
         total_samples=samples,
         prompt_version=PROMPT_VERSION,
         source=source,
+        schema=schema,
     )
     cut = planning.publish(store, plan, teacher, num_shards=shards, budget_usd=budget_usd)
     first = control.first_control(plan.total_samples, len(plan.shard_range(0, shards)), cut.chunk_usd > 0, teacher.min_gold_f1)

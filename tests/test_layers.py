@@ -12,7 +12,7 @@ import medkd
 
 PACKAGE = Path(medkd.__file__).parent
 
-BASE = {"config", "samples", "records", "errors", "telemetry"}
+BASE = {"config", "samples", "records", "rules", "schema_documents", "errors", "telemetry"}
 PARTS = {"teacher", "store", "quality", "student", "simulator", "cluster"}
 TOP = {"commands", "local", "driver"}
 # What a room may import of the package, itself aside.

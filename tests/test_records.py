@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from medkd.records import PATIENT_RECORD, RecordSchema
+from medkd.schema_documents import document_of, schema_of
 from tests.student.records_strategy import SCHEMAS
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=lambda schema: schema.name)
 def test_a_schema_comes_back_whole_from_its_document(schema: RecordSchema) -> None:
-    assert RecordSchema.from_document(json.loads(json.dumps(schema.document()))) == schema
+    assert schema_of(json.loads(json.dumps(document_of(schema)))) == schema
 
 
 @pytest.mark.parametrize(
@@ -27,11 +28,11 @@ def test_a_schema_comes_back_whole_from_its_document(schema: RecordSchema) -> No
     ],
 )
 def test_a_document_that_is_no_schema_says_where_and_what(path: tuple[str, ...], value: Any, said: str) -> None:
-    document: Any = copy.deepcopy(PATIENT_RECORD.document())
+    document: Any = copy.deepcopy(document_of(PATIENT_RECORD))
     place = document
     for key in path[:-1]:
         place = place[key]
     place[path[-1]] = value
     with pytest.raises(ValueError, match="record schema: ") as error:
-        RecordSchema.from_document(document)
+        schema_of(document)
     assert said in str(error.value)

@@ -167,6 +167,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
         help="extract this share of the accepted samples a second time, by another configured teacher or again by the same one; "
         "disagreement is kept by field",
     )
+    _add_record_schema(parser)
     parser.add_argument("--exchanges", help="exchanges of a conversation, for example 4-8; else the configuration's")
     parser.add_argument(
         "--conversations",
@@ -185,6 +186,14 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     )
     _add_lenders(parser)
     parser.add_argument("--take-over", action="store_true", help="work on a prefix although somebody else did within ten minutes")
+
+
+def _add_record_schema(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--record-schema",
+        metavar="FILE|NAME",
+        help="your own record: a JSON Schema file with a rule for each field, at any URL that fsspec opens; else patient_record",
+    )
 
 
 def _add_lenders(parser: argparse.ArgumentParser) -> None:
@@ -219,6 +228,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--train-data", "--train_data", help="JSON lines file instead of a run's data set")
     parser.add_argument("--output-dir", "--output_dir", help="with --train_data: folder for the trained model")
+    _add_record_schema(parser)
     parser.add_argument("--evaluate", action="store_true", help="with --train_data: score the model afterwards")
     parser.add_argument(
         "--dry-run", action="store_true", help="only print DeepSpeed's configuration and an estimate of each GPU's memory"

@@ -21,10 +21,12 @@ from medkd.commands.settings import (
     num_shards,
     open_prefix,
     process_name,
+    record_schema,
     storage_options,
     teacher_client,
     teacher_of,
 )
+from medkd.records import PATIENT_RECORD
 
 if TYPE_CHECKING:
     from medkd.config import ModelConfigs, TeacherConfig
@@ -60,7 +62,7 @@ def preflight(args: argparse.Namespace, stop: threading.Event) -> int:
 def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages import control, ownership
     from medkd.stages import plan as planning
-    from medkd.stages.lent import find_lent
+    from medkd.stages.lent import check_schemas, find_lent
     from medkd.store import layout
 
     if not args.skip_preflight:
@@ -69,7 +71,7 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
     teacher, plan, judge = planned(args)
     store = open_prefix(args, stop)
     ownership.take(store, args.owner or process_name(), take_over=args.take_over)
-    find_lent(lending_stores(args, stop))
+    check_schemas(find_lent(lending_stores(args, stop)), plan.schema)
     shards = num_shards(args, plan)
     planning.rehearse(store, plan, teacher, num_shards=shards, budget_usd=args.budget_usd, judge=judge)
     _copy_weights(args, store, stop)
@@ -134,6 +136,7 @@ def _plan_of(args: argparse.Namespace, configs: ModelConfigs, teacher: TeacherCo
         prompt_version=prompts.PROMPT_VERSION,
         source=conversation_source(args, {"s3": options} if (options := storage_options(args)) else {}),
         judge=judge,
+        schema=record_schema(args),
     )
     return plan, judge
 
@@ -174,7 +177,9 @@ class _Checks:
         self.planned, self.judge = _plan_of(self.args, self.configs, self.teacher)
         judges = self.planned.judges
         again = f"; {100 * judges['share']:g}% of them extracted a second time" if judges else ""
-        return f"{self.planned.total_samples:,} samples in {num_shards(self.args, self.planned)} shards{again}"
+        schema = self.planned.schema
+        record = "" if schema == PATIENT_RECORD else f"; record schema {schema.name}, version {schema.version}"
+        return f"{self.planned.total_samples:,} samples in {num_shards(self.args, self.planned)} shards{again}{record}"
 
     def patient_data(self) -> str:
         from medkd.stages import plan as planning
@@ -247,9 +252,10 @@ class _Checks:
         return first_call(self.client, self.planned, self.teacher, booking)
 
     def lent(self) -> str:
-        from medkd.stages.lent import find_lent
+        from medkd.stages.lent import check_schemas, find_lent
 
         found = find_lent(lending_stores(self.args, self.stop))
+        check_schemas(found, self.planned.schema)
         return (
             ", ".join(f"{one.hash[:12]} of {one.store.url}, {one.num_rows:,} rows" for one in found) or "none lent by other runs"
         )
@@ -293,7 +299,7 @@ def _check_all(args: argparse.Namespace, stop: threading.Event, *, first_call: b
     findings.check("store", checks.store)
     findings.check("prefix", checks.free_prefix, needs=("store", "plan"))
     findings.check("budget", checks.budget, needs=("plan",))
-    findings.check("data sets", checks.lent)
+    findings.check("data sets", checks.lent, needs=("plan",))
     findings.check("weights", checks.weights, needs=("student", "store"))
     findings.check("memory", checks.memory, needs=("student", "weights"))
     if getattr(checks, "planned", None) is None or estimates.asks_teacher(checks.planned):

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from medkd import config
 from medkd.config import ModelConfigs, TeacherConfig
-from medkd.errors import ConfigError, UsageError
+from medkd.errors import ConfigError, InputError, UsageError
 from medkd.store.files import Store, open_store
 
 if TYPE_CHECKING:
+    from medkd.records import RecordSchema
     from medkd.stages.plan import Plan
 
 # Where a chart mounts the Secret's keys as files.
@@ -201,6 +202,28 @@ def conversation_source(args: argparse.Namespace, store_options: dict[str, dict[
     return ConversationSource(files=tuple(files), columns=columns, contains_phi=args.contains_phi == "yes")
 
 
+def record_schema(args: argparse.Namespace) -> RecordSchema:
+    """The record schema that `--record-schema` names; ConfigError saying what is wrong with its file."""
+    from medkd.records import PATIENT_RECORD, RECORD_SCHEMAS
+    from medkd.schema_documents import schema_of
+    from medkd.store.source_files import opened
+
+    named = args.record_schema
+    if not named:
+        return PATIENT_RECORD
+    if named in RECORD_SCHEMAS:
+        return RECORD_SCHEMAS[named]
+    try:
+        with opened(named, file_options(args)) as file:
+            return schema_of(json.loads(file.read()))
+    except InputError as error:
+        raise ConfigError(f"--record-schema {error}; expected a JSON Schema file, or {', '.join(RECORD_SCHEMAS)}") from None
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"--record-schema {named}: not JSON at line {error.lineno}, column {error.colno}") from None
+    except ValueError as error:
+        raise ConfigError(f"--record-schema {named}: {error}") from None
+
+
 def shard_options(args: argparse.Namespace, teacher: TeacherConfig) -> Any:
     from medkd.stages.shard_options import ShardOptions
 
@@ -262,6 +285,7 @@ def plan_flags(args: argparse.Namespace) -> list[str]:
         "num_topics",
         "exchanges",
         "judges",
+        "record_schema",
         "dataset_from",
     )
     return repeat_flags(args, *what, *conversations, "take_over")

@@ -22,6 +22,7 @@ from medkd.commands.settings import (
     planned_judge,
     planned_teacher,
     process_name,
+    record_schema,
     repeat_flags,
     shard_options,
     student_of,
@@ -177,7 +178,8 @@ def _train_dry_run(args: argparse.Namespace, stop: threading.Event) -> int:
 def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
     """`--train_data`: prepare, train and perhaps evaluate on a JSON lines file; the model lands in `--output_dir`."""
     from medkd.records import PATIENT_RECORD
-    from medkd.samples import sha256_hex
+    from medkd.samples import canonical_json, sha256_hex
+    from medkd.schema_documents import document_of
     from medkd.stages import jsonl
     from medkd.stages.prepare import TRAINED_ON, stream_splits, write_data_set, write_tokens
     from medkd.stages.sources import RowsInMemory
@@ -186,16 +188,19 @@ def _train_file(args: argparse.Namespace, stop: threading.Event) -> int:
     if not args.output_dir:
         raise UsageError("--output_dir: missing; say where the model goes, for example --output_dir models/t5")
     student = student_of(args)
-    rows, bad = jsonl.read(Path(args.train_data), PATIENT_RECORD)
+    schema = record_schema(args)
+    rows, bad = jsonl.read(Path(args.train_data), schema)
     _print_bad_rows(args.train_data, bad)
     data_hash = sha256_hex(Path(args.train_data).read_bytes())
+    if schema != PATIENT_RECORD:
+        data_hash = sha256_hex(data_hash + canonical_json(document_of(schema)))
     args.prefix = f"{args.output_dir}.run"
     store = open_prefix(args, stop)
     manifest = manifests.read(store, layout.DATASET_MANIFEST)
     if manifest is None or manifest.plan_hash != data_hash:
         inputs = {str(args.train_data): data_hash}
-        manifest = write_data_set(store, data_hash, PATIENT_RECORD, RowsInMemory(rows), (), inputs, {"rejected": len(bad)})
-    write_tokens(store, args.student, student, stream_splits(store, manifest, TRAINED_ON), PATIENT_RECORD, manifest)
+        manifest = write_data_set(store, data_hash, schema, RowsInMemory(rows), (), inputs, {"rejected": len(bad)})
+    write_tokens(store, args.student, student, stream_splits(store, manifest, TRAINED_ON), schema, manifest)
     code = _launch(args, stop)
     if code:
         return code

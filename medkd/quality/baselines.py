@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from medkd.quality.rules import NONE
 from medkd.quality.spoken import normal_form, tokens
 from medkd.records import NOT_PROVIDED, Field, Record, RecordSchema
+from medkd.rules import NONE
 from medkd.samples import canonical_json
 
 _TRUSTED = 0.5  # a value is predicted where at least this share of the training conversations that say it also have it

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from medkd.quality.intervals import f1_interval
+from medkd.quality.sameness import form_of
 from medkd.quality.scores import Comparison, total
 from medkd.quality.spoken import normal_form
 from medkd.records import NOT_PROVIDED, Record, RecordSchema
+from medkd.rules import Compare
 
 _EXAMPLES = 3
 _BINS = 10
@@ -88,8 +90,9 @@ def _of_one(one: Judged, schema: RecordSchema) -> list[tuple[str, str, str, str]
     said_anywhere = {normal_form(value): path for path, values in gold.items() for value in values}
     found = []
     for path in schema.leaves():
-        missing = _less(gold.get(path, []), predicted.get(path, []))
-        added = _less(predicted.get(path, []), gold.get(path, []))
+        compare = schema.rules[path].compare
+        missing = _less(gold.get(path, []), predicted.get(path, []), compare)
+        added = _less(predicted.get(path, []), gold.get(path, []), compare)
         for value in list(added):
             if said_anywhere.get(normal_form(value), path) != path:
                 found.append(("wrong field", path, "", value))
@@ -109,13 +112,14 @@ def _values(record: Record, schema: RecordSchema) -> dict[str, list[str]]:
     return values
 
 
-def _less(values: list[str], others: list[str]) -> list[str]:
-    """The values without those that stand in the others, one for one, in normal form."""
-    left = Counter(normal_form(value) for value in others)
+def _less(values: list[str], others: list[str], compare: Compare) -> list[str]:
+    """The values without those that stand in the others, one for one, as they are compared."""
+    left = Counter(form_of(compare, value) for value in others)
     rest = []
     for value in values:
-        if left[normal_form(value)]:
-            left[normal_form(value)] -= 1
+        form = form_of(compare, value)
+        if left[form]:
+            left[form] -= 1
         else:
             rest.append(value)
     return rest

@@ -1,6 +1,6 @@
 """Does the conversation say what the record says? Each value points to the turns that support it, or is reported.
 
-How a value is looked up is its field's rule (`quality.rules`): names, ages, drugs and doses literally after normalisation
+How a value is looked up is its field's rule (`medkd.rules`): names, ages, drugs and doses literally after normalisation
 (`quality.spoken`), diagnoses, symptoms and history by their content words, only where they are affirmed of the one whose they
 are (`quality.clauses`): what is denied, or said of the family, supports nothing of the patient's. A dose is said of its drug.
 """
@@ -8,16 +8,16 @@ are (`quality.clauses`): what is denied, or said of the family, supports nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 
 from medkd.quality.brands import DRUG_NAMES, names_of
 from medkd.quality.clauses import Marked, mark
-from medkd.quality.rules import NONE, Rule, Whose, rules_of
 from medkd.quality.spoken import content_stems, tokens
 from medkd.records import NOT_PROVIDED, Record, RecordSchema
+from medkd.rules import NONE, Rule, Whose
 from medkd.samples import Turn, turns
 
 _ENOUGH_WORDS = 0.6  # of a value's content words: "chest pain on effort" is supported by "pain in my chest"
@@ -71,11 +71,11 @@ class Grounding:
 
 def ground(record: Record, conversation: str, schema: RecordSchema) -> Grounding:
     """Look up every value of a valid record in its conversation. NOT PROVIDED claims nothing and needs no support."""
-    talk, rules = _Talk.read(conversation), _rules(schema)
+    talk, rules = _Talk.read(conversation), schema.rules
     evidence: dict[str, set[int]] = {}
     unsupported: dict[tuple[str, str], None] = {}
     for path, value, item in _claims(record, schema):
-        if value == NOT_PROVIDED:
+        if value == NOT_PROVIDED or rules[path].support == "nothing":
             continue
         found = _denied(talk, rules[path]) if value == NONE else _supported(talk, rules[path], value)
         if found and item and rules[path].tied_to:
@@ -155,11 +155,6 @@ class _Talk:
 @cache
 def _known_drugs() -> frozenset[str]:
     return frozenset().union(*map(_spoken_names, DRUG_NAMES))
-
-
-@lru_cache(maxsize=32)
-def _rules(schema: RecordSchema) -> Mapping[str, Rule]:
-    return rules_of(schema)
 
 
 def _literal(talk: _Talk, value: str) -> list[int]:
@@ -258,7 +253,7 @@ def _tied(talk: _Talk, value: str, drug: str, found: Sequence[int], record: Reco
     if drug == NOT_PROVIDED or not _drug(talk, drug):
         return list(found)
     own = _spoken_names(drug)
-    named = {value for path, value in schema.values(record) if _rules(schema)[path].support == "drug"}
+    named = {value for path, value in schema.values(record) if schema.rules[path].support == "drug"}
     others = talk.known_drugs.union(*map(_spoken_names, named)) - own
     wanted = " ".join(tokens(value))
     return [index for index in found if _is_of(talk, index, wanted, own, others)]
@@ -289,6 +284,11 @@ def _nearest(before: str, after: str, own: Collection[str], others: Collection[s
     return next_own <= next_other
 
 
+def _turn(talk: _Talk, value: str) -> list[int]:
+    """The turn that the value counts to, from 1."""
+    return [index for index in range(len(talk.turns)) if str(index + 1) == value]
+
+
 _SUPPORT: dict[str, Callable[[_Talk, str], list[int]]] = {
     "literal": _literal,
     "name": _name,
@@ -296,4 +296,5 @@ _SUPPORT: dict[str, Callable[[_Talk, str], list[int]]] = {
     "sex": _sex,
     "words": _words,
     "drug": _drug,
+    "turn": _turn,
 }

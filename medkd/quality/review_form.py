@@ -17,7 +17,6 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from medkd.quality.judgements import VERDICTS
-from medkd.quality.rules import rules_of
 from medkd.records import NOT_PROVIDED, RecordSchema
 
 
@@ -39,7 +38,7 @@ def review_form(
         "review": identity,
         "fields": [asdict(field) for field in schema.fields],
         "leaves": schema.leaves(),
-        "expected": {path: rule.expected for path, rule in rules_of(schema).items()},
+        "expected": {path: rule.domain for path, rule in schema.rules.items()},
         "empty": schema.empty(),
         "not_provided": NOT_PROVIDED,
         "verdicts": VERDICTS,

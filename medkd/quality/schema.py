@@ -1,6 +1,6 @@
 """From a teacher's or student's text to a valid record, or to one short statement of what is wrong with it.
 
-Three checks, each assuming the one before: strict JSON, the schema's exact shape, each field's domain (`quality.rules`).
+Three checks, each assuming the one before: strict JSON, the schema's exact shape, each field's domain (`medkd.rules`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from medkd.quality.rules import NONE, Rule, rules_of
 from medkd.records import NOT_PROVIDED, Field, Record, RecordSchema
+from medkd.rules import NONE, Rule
 from medkd.samples import turns
 
 if TYPE_CHECKING:
@@ -63,9 +63,11 @@ def shaped_record(text: str, schema: RecordSchema) -> Record:
     """As `parse_record`, whatever the values are: what a person can still read. InvalidRecord where the shape is another one."""
     value = _strict_json(text)
     if not _has_shape(schema.fields, value):
-        problems = list(dict.fromkeys(_shape_problem(error) for error in _validator(schema).iter_errors(value)))
+        # Listed values are a matter of the domain: their case is put right first.
+        errors = (error for error in _validator(schema).iter_errors(value) if error.validator != "enum")
+        problems = list(dict.fromkeys(map(_shape_problem, errors)))
         raise InvalidRecord("wrong_shape", "; ".join(problems[:_MOST_PROBLEMS]))
-    return _tidied(schema.fields, value, _rules(schema), "")
+    return _tidied(schema.fields, value, schema.rules, "")
 
 
 def check_conversation(text: str, min_exchanges: int) -> None:
@@ -143,11 +145,6 @@ def _validator(schema: RecordSchema) -> Draft202012Validator:
     return Draft202012Validator(schema.json_schema())
 
 
-@lru_cache(maxsize=32)
-def _rules(schema: RecordSchema) -> Mapping[str, Rule]:
-    return rules_of(schema)
-
-
 def _shape_problem(error: ValidationError) -> str:
     """One finding of the validator in a few words; its own message would repeat the whole value."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
@@ -173,9 +170,9 @@ def _tidied(fields: tuple[Field, ...], value: Record, rules: Mapping[str, Rule],
     for field in fields:
         member, path = value[field.name], prefix + field.name
         if field.kind == "text":
-            tidy[field.name] = _tidied_text(member, (NOT_PROVIDED, *rules[path].allowed))
+            tidy[field.name] = _tidied_text(member, (NOT_PROVIDED, *rules[path].values))
         elif field.kind == "list":
-            tidy[field.name] = [_tidied_text(entry, (NOT_PROVIDED, NONE, *rules[path].allowed)) for entry in member]
+            tidy[field.name] = [_tidied_text(entry, (NOT_PROVIDED, NONE, *rules[path].values)) for entry in member]
         elif field.kind == "group":
             tidy[field.name] = _tidied(field.fields, member, rules, f"{path}.")
         else:
@@ -190,10 +187,10 @@ def _tidied_text(value: str, fixed: tuple[str, ...]) -> str:
 
 
 def _domain_problems(schema: RecordSchema, record: Record) -> Iterator[str]:
-    rules = _rules(schema)
+    rules = schema.rules
     for path, value in _leaves(schema.fields, record, ""):
         entries = value if isinstance(value, list) else [value]
-        found = [_list_problem(value) if isinstance(value, list) else ""]
+        found = [_list_problem(value, rules[path]) if isinstance(value, list) else ""]
         found += [_value_problem(entry, rules[path]) for entry in entries if value != [NONE]]
         yield from (f"{path}: {problem}" for problem in found if problem)
     for field in schema.fields:
@@ -221,25 +218,39 @@ def _value_problem(value: str, rule: Rule) -> str:
         return "holds control characters"
     if value == NOT_PROVIDED:
         return ""
-    if (rule.allowed and value not in rule.allowed) or (rule.pattern and not rule.pattern.search(value)):
-        return f"got {_quoted(value)}, expected {rule.expected} or {NOT_PROVIDED}"
+    if not _in_domain(value, rule):
+        return f"got {_quoted(value)}, expected {rule.domain} or {NOT_PROVIDED}"
     return ""
 
 
-def _list_problem(entries: list[str]) -> str:
+def _in_domain(value: str, rule: Rule) -> bool:
+    if rule.values and value not in rule.values:
+        return False
+    if len(value) < rule.min_length or (rule.max_length is not None and len(value) > rule.max_length):
+        return False
+    return not rule.pattern or bool(re.search(rule.pattern, value))
+
+
+def _list_problem(entries: list[str], rule: Rule) -> str:
     if NOT_PROVIDED in entries:
         return f"{NOT_PROVIDED} inside a list; write [] where nothing was said"
     if NONE in entries and len(entries) > 1:
         return f'"{NONE}" stands beside other entries; it means that there are none'
-    return _repeated(entries, str.lower)
+    return _too_many(entries, rule) or _repeated(entries, str.lower)
 
 
 def _items_problems(field: Field, items: list[Record]) -> Iterator[str]:
     if any(all(value in (NOT_PROVIDED, []) for value in item.values()) for item in items):
         yield f"{field.name}: an item that says nothing; leave it out"
-    repeated = _repeated(items, lambda item: json.dumps(item).lower())
-    if repeated:
-        yield f"{field.name}: {repeated}"
+    problem = _too_many(items, field.rule) or _repeated(items, lambda item: json.dumps(item).lower())
+    if problem:
+        yield f"{field.name}: {problem}"
+
+
+def _too_many(entries: list[Any], rule: Rule) -> str:
+    if rule.max_items is None or len(entries) <= rule.max_items:
+        return ""
+    return f"got {len(entries)} entries, expected at most {rule.max_items}"
 
 
 def _repeated(entries: list[Any], key: Callable[[Any], str]) -> str:

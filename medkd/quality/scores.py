@@ -1,7 +1,7 @@
 """How well predicted records agree with reference records.
 
-A record counts as the multiset of its (leaf path, value) pairs, values in the normal form of `quality.spoken`: lists have no
-order, an item's members count each by itself, and NOT PROVIDED is no pair, because it claims nothing. With
+A record counts as the multiset of its (leaf path, value) pairs, values as their rule compares them (`quality.sameness`): lists
+have no order, an item's members count each by itself, and NOT PROVIDED is no pair, because it claims nothing. With
 matched = pairs on both sides, over all conversations:
 
     precision = matched / predicted      recall = matched / expected      F1 = 2 matched / (predicted + expected)
@@ -16,11 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from medkd.quality.spoken import normal_form
+from medkd.quality.sameness import form_of
 from medkd.records import NOT_PROVIDED, Record, RecordSchema
 
 Pairs = Counter[tuple[str, str]]
-"""(leaf path, normalised value) and how often it stands in one record."""
+"""(leaf path, value as it is compared) and how often it stands in one record."""
 
 Compared = tuple[Record, Record | None, bool, bool]
 """Reference record, predicted record (None: not valid), whether the raw text was JSON, and whether it fit the schema."""
@@ -132,8 +132,9 @@ def total(comparisons: Sequence[Comparison], schema: RecordSchema) -> Scores:
 
 
 def pairs(record: Record, schema: RecordSchema) -> Pairs:
-    """What a record claims: its (leaf path, normalised value) pairs, NOT PROVIDED left out."""
-    return Counter((path, normal_form(value)) for path, value in schema.values(record) if value != NOT_PROVIDED)
+    """What a record claims: its (leaf path, value as it is compared) pairs, NOT PROVIDED left out."""
+    rules = schema.rules
+    return Counter((path, form_of(rules[path].compare, value)) for path, value in schema.values(record) if value != NOT_PROVIDED)
 
 
 def _of(claims: Pairs, path: str) -> Counter[str]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from medkd.quality.sameness import form_of
 from medkd.quality.scores import Comparison, Pairs, pairs
-from medkd.quality.spoken import normal_form
 from medkd.records import NOT_PROVIDED, Field, Record, RecordSchema
 
 Mark = Literal["same", "omitted", "added", "silent"]
@@ -35,7 +35,7 @@ def rows(reference: Record, predicted: Record | None, schema: RecordSchema) -> t
     """The record's fields in order; values are matched as scores match them. A prediction of None is empty everywhere."""
     there = predicted or schema.empty()
     wanted, claimed = pairs(reference, schema), pairs(there, schema)
-    left, right = _Marker(wanted & claimed, "omitted"), _Marker(wanted & claimed, "added")
+    left, right = _Marker(wanted & claimed, "omitted", schema), _Marker(wanted & claimed, "added", schema)
     found = []
     for field in schema.fields:
         members = field.fields if field.kind == "group" else (field,)
@@ -68,7 +68,8 @@ def best_median_worst(comparisons: Sequence[tuple[str, Comparison]]) -> list[tup
 class _Marker:
     """Marks the values of one side: as long as the other side has an equal one left, they are the same."""
 
-    def __init__(self, common: Pairs, otherwise: Mark) -> None:
+    def __init__(self, common: Pairs, otherwise: Mark, schema: RecordSchema) -> None:
+        self._rules = schema.rules
         self._common = common.copy()
         self._otherwise = otherwise
 
@@ -91,7 +92,7 @@ class _Marker:
     def _value(self, path: str, text: str) -> Value:
         if text == NOT_PROVIDED:
             return Value(text, "silent")
-        pair = (path, normal_form(text))
+        pair = (path, form_of(self._rules[path].compare, text))
         if self._common[pair] > 0:
             self._common[pair] -= 1
             return Value(text, "same")

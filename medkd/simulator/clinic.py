@@ -18,6 +18,7 @@ from medkd.records import PATIENT_RECORD, Record
 from medkd.simulator.dialogue import Spoken, speak
 from medkd.simulator.encounters import Case, draw_facts
 from medkd.simulator.json_schemas import conform
+from medkd.simulator.orders import FIELD, orders_of, unnumbered
 from medkd.simulator.reader import read_record
 
 
@@ -52,14 +53,23 @@ def answer(question: Question) -> Answer:
     transcripts = _CONVERSATION.findall(asked)
     if transcripts:
         # Those before it are examples.
-        return Answer(kind="extraction", text=_as_json(read_record(transcripts[-1]), question.json_schema))
+        conversation = unnumbered(transcripts[-1])
+        record = _wanted(read_record(conversation), conversation, question)
+        return Answer(kind="extraction", text=_as_json(record, question.json_schema))
     lines = dict(_ASKED.findall(asked))
     if "Topic" in lines and not question.wants_json:
         spoken = _encounter(_case(lines), asked, question.seed)
-        return Answer(kind="conversation", text=spoken.conversation, gold=spoken.record)
+        record = json.loads(PATIENT_RECORD.canonical(spoken.record))
+        return Answer(kind="conversation", text=spoken.conversation, gold=_wanted(record, spoken.conversation, question))
     if question.wants_json:
         return Answer(kind="other", text=_as_json({"answer": "ok"}, question.json_schema))
     return Answer(kind="other", text="Hello, this is the clinic. Which patient shall we see?")
+
+
+def _wanted(record: Record, conversation: str, question: Question) -> Record:
+    """The record as the question has it: the patient's, or the orders where it describes a field for these."""
+    described = f"\n- {FIELD} (list of objects)"
+    return orders_of(record, conversation) if any(described in text for _, text in question.messages) else record
 
 
 def _encounter(case: Case, asked: str, seed: int | None) -> Spoken:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import IO
 
-from medkd.records import PATIENT_RECORD, Record
+from medkd.records import Record
 from medkd.samples import conversation_sha256
 
 
@@ -22,8 +22,7 @@ class GoldFile:
         digest = conversation_sha256(conversation.strip())
         if digest not in self._known:
             self._known.add(digest)
-            ordered = json.loads(PATIENT_RECORD.canonical(record))
-            line = json.dumps({"conversation_sha256": digest, "record": ordered})
+            line = json.dumps({"conversation_sha256": digest, "record": record})
             self._file.write(line + "\n")
             self._file.flush()
 

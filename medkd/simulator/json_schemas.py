@@ -38,5 +38,6 @@ def conform(value: Any, schema: Mapping[str, Any]) -> Any:
     if kind == "boolean":
         return value if isinstance(value, bool) else False
     if schema.get("enum"):
-        return value if value in schema["enum"] else schema["enum"][0]
+        unknown = NOT_PROVIDED if NOT_PROVIDED in schema["enum"] else schema["enum"][0]
+        return value if value in schema["enum"] else unknown
     return value if isinstance(value, str) else NOT_PROVIDED

@@ -209,7 +209,7 @@ def _volume(plan: Plan, teacher: TeacherConfig) -> tuple[_Volume, list[str]]:
         basis.insert(0, "built: the prompt of the extraction")
         return _Volume(samples, samples * tokens_in, samples * tokens_out), basis
     step = max(1, samples // _PROMPTS_LOOKED_AT)
-    looked_at = [prompts.conversation_request(plan.spec(index, 0), teacher) for index in range(0, samples, step)]
+    looked_at = [prompts.conversation_request(plan.spec(index, 0), teacher, plan.schema) for index in range(0, samples, step)]
     tokens_in += sum(map(_prompt_tokens, looked_at)) / len(looked_at)
     tokens_out += conversation
     basis.insert(0, f"built: the prompts of {len(looked_at)} samples of the plan")

@@ -93,6 +93,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as scratch:
         folder = _download_model(store, trained, Path(scratch))
         schema = StudentForm.read(folder).fields
+        _check_references(references, schema)
         students, of_rejected = _students(folder, rows, references, rejected, seed, stop)
         examples = few_shots.chosen(stream_splits(store, data_set, _EXAMPLE)["train"], few_shot) if few_shot else []
         students |= _few_shot_student(store, student, folder, rows, references, examples, Path(scratch), seed, stop)
@@ -181,6 +182,18 @@ def _reference(row: Row, gold: Mapping[str, Record], gold_source: str) -> Refere
     if row["conversation_sha256"] in gold:
         return Reference(gold[row["conversation_sha256"]], gold_source)
     return Reference(json.loads(row["output"]), "teacher")
+
+
+def _check_references(references: Sequence[Reference], schema: RecordSchema) -> None:
+    """InputError where a known record is no record of the student's schema."""
+    for reference in references:
+        try:
+            schema.canonical(reference.record)
+        except (KeyError, TypeError):
+            raise InputError(
+                f"--gold: a record of {reference.source} lacks fields of the student's record schema {schema.name}; "
+                "known records have the schema of the run"
+            ) from None
 
 
 def trained_student(store: Store, student_name: str, scratch: Path) -> tuple[Path, dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any
 from medkd.errors import ConfigError, InputError
 from medkd.quality.schema import InvalidRecord, parse_record
 from medkd.records import RecordSchema
-from medkd.samples import INSTRUCTION, sample_id
+from medkd.samples import sample_id
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 
@@ -100,7 +100,7 @@ def _sample(raw: Any, index: int, source_id: str, schema: RecordSchema) -> Row:
         output = json.dumps(output, ensure_ascii=False)
     if not isinstance(output, str):
         raise ValueError("output: expected the record as JSON text")
-    instruction = raw.get("instruction") or INSTRUCTION
+    instruction = raw.get("instruction") or schema.task
     if not isinstance(instruction, str):
         raise ValueError("instruction: expected text")
     return {

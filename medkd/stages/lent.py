@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medkd.errors import ConfigError
+from medkd.records import RecordSchema
+from medkd.stages.plan import load_plan
 from medkd.stages.sources import Merged, Source, Union
 from medkd.store import layout, manifests
 from medkd.store.files import Store
@@ -59,6 +61,16 @@ def find_lent(stores: Sequence[Store]) -> list[LentDataSet]:
             raise ConfigError(f"--dataset-from: {store.url} holds the same data set as one before it; name each once")
         found.append(one)
     return found
+
+
+def check_schemas(lent: Sequence[LentDataSet], schema: RecordSchema) -> None:
+    """ConfigError where a lent data set holds other records than this run's. One without a plan does not say so."""
+    for one in lent:
+        if one.store.exists(layout.PLAN_MANIFEST) and (other := load_plan(one.store)[0].schema) != schema:
+            raise ConfigError(
+                f"--dataset-from: {one.store.url} holds records of schema {other.name}, version {other.version}; expected "
+                f"{schema.name}, version {schema.version}, word for word as this run has it (--record-schema)"
+            )
 
 
 def all_rows(own: Source | None, lent: Sequence[LentDataSet]) -> Source:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from medkd.config import GenerationSettings, ModelConfigs, TeacherConfig, config_hash
 from medkd.errors import BudgetError, ConfigError, InputError
-from medkd.records import RECORD_SCHEMAS, RecordSchema
+from medkd.records import PATIENT_RECORD, RECORD_SCHEMAS, RecordSchema
 from medkd.samples import SampleSpec, canonical_json, sha256_hex
+from medkd.schema_documents import document_of, schema_of
 from medkd.stages.estimates import asks_teacher, dearest_call_usd, estimate_usd
 from medkd.store import budget, layout, manifests
 from medkd.store.conversations import Block, Columns, SourceFile
@@ -59,7 +60,8 @@ class Plan:
     min_exchanges: int
     max_exchanges: int
     held_out_topics: tuple[str, ...]
-    record_schema: str
+    record_schema: str | dict[str, Any]
+    """Name of a shipped record schema, or the document of another one."""
     prompt_version: int
     teacher: dict[str, Any]
     """Name, protocol, model and sampling parameters: what a reply depends on."""
@@ -85,9 +87,10 @@ class Plan:
         """Whether a sample is extracted a second time once it is accepted."""
         return self.judges is not None and _number(f"{self.seed}:{index}:judge") < float(self.judges["share"]) * 2**64
 
-    @property
+    @cached_property
     def schema(self) -> RecordSchema:
-        return RECORD_SCHEMAS[self.record_schema]
+        """What a record of this run is; ConfigError where the plan holds none that this medkd can read."""
+        return planned_schema(self.record_schema)
 
     @property
     def num_cells(self) -> int:
@@ -169,6 +172,7 @@ def make_plan(
     prompt_version: int,
     source: ConversationSource | None = None,
     judge: TeacherConfig | None = None,
+    schema: RecordSchema = PATIENT_RECORD,
 ) -> Plan:
     """The plan of a run from its configuration; InputError where more samples are asked for than there are conversations.
 
@@ -186,7 +190,7 @@ def make_plan(
         max_exchanges=settings.conversation_length.max_exchanges,
         held_out_topics=settings.held_out_topics,
         ungrounded=settings.ungrounded,
-        record_schema="patient_record",
+        record_schema=schema.name if RECORD_SCHEMAS.get(schema.name) == schema else document_of(schema),
         prompt_version=prompt_version,
         teacher=teacher_identity(teacher_name, teacher),
         source=source,
@@ -218,6 +222,18 @@ def reading_teacher(identity: Mapping[str, Any]) -> TeacherConfig:
     """A teacher as far as a plan tells: enough to say what its replies come to, not to ask it."""
     known = {key: value for key, value in identity.items() if key != "name"}
     return TeacherConfig.model_validate({**known, "base_url": "http://not.asked.invalid", "auth": "none"})
+
+
+def planned_schema(planned: Any) -> RecordSchema:
+    """The record schema that a plan names or holds; ConfigError where it is none."""
+    if isinstance(planned, str):
+        if planned not in RECORD_SCHEMAS:
+            raise ConfigError(f"{layout.PLAN}: record_schema: got {planned!r}, known: {', '.join(sorted(RECORD_SCHEMAS))}")
+        return RECORD_SCHEMAS[planned]
+    try:
+        return schema_of(planned)
+    except ValueError as error:
+        raise ConfigError(f"{layout.PLAN}: {error}") from None
 
 
 def publish(

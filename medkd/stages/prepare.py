@@ -29,7 +29,7 @@ from medkd.quality.verdicts import shortfalls
 from medkd.records import RecordSchema
 from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
 from medkd.stages import gaps, reviewed, standing, tallies
-from medkd.stages.lent import LentDataSet, all_rows, check_same
+from medkd.stages.lent import LentDataSet, all_rows, check_same, check_schemas
 from medkd.stages.plan import load_plan
 from medkd.stages.sources import Shards, Source, files_of
 from medkd.store import layout, manifests, tables
@@ -74,9 +74,10 @@ def prepare(
     if manifest and not _knows_review(store, manifest):
         event("a review is not applied to this data set", applied_now=take_review)
         manifest = None if take_review else manifest
+    plan, _ = load_plan(store)
+    check_schemas(lent, plan.schema)
     manifest = manifest or build_data_set(store, lent, require_agreement)
     manifest = check_bars(store, manifest, bars)
-    plan, _ = load_plan(store)
     write_tokens(store, student_name, student, stream_splits(store, manifest, TRAINED_ON), plan.schema, manifest)
     return manifest
 

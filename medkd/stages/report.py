@@ -36,13 +36,15 @@ from medkd.quality.report import (
 from medkd.quality.scores import compare
 from medkd.quality.side_by_side import best_median_worst, rows
 from medkd.quality.verdicts import shortfalls, verdict_line
-from medkd.records import PATIENT_RECORD, RECORD_SCHEMAS, RecordSchema
+from medkd.records import PATIENT_RECORD, RecordSchema
 from medkd.samples import turns
 from medkd.stages import tallies
+from medkd.stages.plan import planned_schema
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
 from medkd.store.tables import Row
+from medkd.student.tokenizer import FORM_FILE
 
 _TOKEN_KINDS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 _SHARDS = f"{layout.GENERATE}/shard-*"
@@ -85,7 +87,9 @@ class _Run:
 
     @cached_property
     def schema(self) -> RecordSchema:
-        return RECORD_SCHEMAS.get(self.plan.get("record_schema", ""), PATIENT_RECORD)
+        # A student that was trained on a file has no plan.
+        form = {} if self.plan else self.json(self.student_file(f"tokens/tokenizer/{FORM_FILE}"))
+        return planned_schema(self.plan.get("record_schema") or form.get("record_schema") or PATIENT_RECORD.name)
 
     @cached_property
     def shards(self) -> list[Manifest]:

@@ -17,7 +17,7 @@ from medkd.quality.grounding import Grounding, ground
 from medkd.quality.schema import InvalidConversation, InvalidRecord, check_conversation, parse_record
 from medkd.quality.scores import compare
 from medkd.records import Record
-from medkd.samples import INSTRUCTION, SampleSpec, sha256_hex
+from medkd.samples import SampleSpec, sha256_hex
 from medkd.stages.plan import Plan
 from medkd.store.conversations import ImportedRow
 from medkd.teacher import prompts
@@ -140,7 +140,7 @@ class _Variation:
         return {
             **self._whose(),
             **judged,
-            "instruction": INSTRUCTION,
+            "instruction": self.plan.schema.task,
             "input": self.conversation,
             "output": output,
             "evidence": [{"field": path, "turns": list(turns)} for path, turns in grounding.evidence.items()],
@@ -216,7 +216,9 @@ class _Variation:
             check_conversation(text, self.plan.min_exchanges)
             return text.strip()
 
-        return self._answer("conversation", partial(prompts.conversation_request, self.spec, self.teacher), check)
+        return self._answer(
+            "conversation", partial(prompts.conversation_request, self.spec, self.teacher, self.plan.schema), check
+        )
 
     def _record(self, conversation: str) -> tuple[Record, Grounding]:
         """The checked record and what its conversation supports of it."""

@@ -65,7 +65,7 @@ def _card(student: StudentConfig, tokenizer: StudentTokenizer, lineage: Lineage)
 language: [en]
 tags: [medkd, information-extraction]
 ---
-# {lineage.student_name}: reads a doctor-patient conversation, writes the patient's record
+# {lineage.student_name}: reads a doctor-patient conversation, writes {tokenizer.linear.schema.subject}
 
 Started from {base}; trained on {lineage.rows:,} conversations for {lineage.steps:,} steps on {lineage.ranks} ranks.
 On the validation split: {loss}.

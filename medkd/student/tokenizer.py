@@ -12,6 +12,7 @@ from typing import Any, Literal
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError
 from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
+from medkd.schema_documents import document_of, schema_of
 from medkd.student.escapes import Escapes, find_escapes, is_plain, says
 from medkd.student.families import FAMILIES, Example, Family, FamilyName
 from medkd.student.linear import BrokenLinearError, LinearForm
@@ -52,7 +53,7 @@ class StudentForm:
         if self.record_schema is None:
             return _known_schema(self.schema)
         try:
-            return RecordSchema.from_document(self.record_schema)
+            return schema_of(self.record_schema)
         except ValueError as error:
             raise ConfigError(f"{FORM_FILE}: {error}") from error
 
@@ -154,7 +155,7 @@ class StudentTokenizer:
         return cls(AutoTokenizer.from_pretrained(folder), form, schema)
 
     def _prompt(self, conversation: str) -> list[int]:
-        return [*self._prefix, *self.encode(conversation), *self._separator]
+        return [*self._prefix, *self.encode(self.linear.schema.shown(conversation)), *self._separator]
 
     def says(self, character: str) -> bool:
         if character not in self._sayable:
@@ -178,7 +179,7 @@ def make_tokenizer(
         escapes=escapes,
         max_length=student.max_length,
         max_answer_length=student.max_answer_length,
-        record_schema=schema.document(),
+        record_schema=document_of(schema),
     )
     return StudentTokenizer(tokenizer, form, schema)
 

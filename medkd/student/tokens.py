@@ -141,7 +141,7 @@ class _Texts:
 
     def __iter__(self) -> Iterator[str]:
         for row in self.rows:
-            yield row["input"]
+            yield self.schema.shown(row["input"])
             for _, value in self.schema.values(json.loads(row["output"])):
                 yield f" {value}"
 

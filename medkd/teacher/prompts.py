@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from medkd.config import TeacherConfig
-from medkd.records import NOT_PROVIDED, RecordSchema
+from medkd.records import NOT_PROVIDED, PATIENT_RECORD, RecordSchema
 from medkd.samples import SampleSpec, canonical_json, sha256_hex
 
 PROMPT_VERSION = 1
@@ -50,7 +50,7 @@ Rules:
 - The case number only makes this conversation differ from others of its kind. Never write it."""
 
 _EXTRACTION_RULES = """\
-You read a conversation between a doctor and a patient and write the patient's record as one JSON object.
+You read a conversation between a doctor and a patient and write {subject} as one JSON object.
 
 Rules:
 - Use only what the conversation says, in its own words. Never guess, complete or translate.
@@ -63,8 +63,13 @@ Fields:
 {fields}"""
 
 
-def conversation_request(spec: SampleSpec, teacher: TeacherConfig) -> Request:
-    """Ask for the conversation that `spec` describes, as plain text."""
+_SPOKEN_OF = """\
+- The conversation is read for {subject}: let it speak of most of what belongs there, as it would come up in life.
+{fields}"""
+
+
+def conversation_request(spec: SampleSpec, teacher: TeacherConfig, schema: RecordSchema = PATIENT_RECORD) -> Request:
+    """Ask for the conversation that `spec` describes, as plain text, with something in it that `schema` asks about."""
     case = sha256_hex(canonical_json([spec.seed, spec.index, spec.variation]))[:8]
     wanted = "\n".join(
         (
@@ -77,7 +82,7 @@ def conversation_request(spec: SampleSpec, teacher: TeacherConfig) -> Request:
         )
     )
     return Request(
-        messages=(Message("system", _CONVERSATION_RULES), Message("user", wanted)),
+        messages=(Message("system", _conversation_rules(schema)), Message("user", wanted)),
         reply_limit=teacher.max_conversation_tokens,
         temperature=teacher.temperature,
         seed=spec.seed if teacher.takes_seed else None,
@@ -87,7 +92,8 @@ def conversation_request(spec: SampleSpec, teacher: TeacherConfig) -> Request:
 def extraction_request(conversation: str, schema: RecordSchema, teacher: TeacherConfig, seed: int) -> Request:
     """Ask for the record of `conversation` as JSON in the shape of `schema`, as deterministically as the teacher allows."""
     rules, json_schema = _asked_for(schema)
-    question = f"Write the patient's record of this conversation.\n\n<conversation>\n{conversation.strip()}\n</conversation>"
+    shown = schema.shown(conversation.strip())
+    question = f"Write {schema.subject} of this conversation.\n\n<conversation>\n{shown}\n</conversation>"
     return Request(
         messages=(Message("system", rules), Message("user", question)),
         reply_limit=teacher.max_record_tokens,
@@ -101,7 +107,16 @@ def extraction_request(conversation: str, schema: RecordSchema, teacher: Teacher
 @lru_cache(maxsize=32)
 def _asked_for(schema: RecordSchema) -> tuple[str, dict[str, Any]]:
     """The rules and the JSON Schema of an extraction, the same objects for every call."""
-    return _EXTRACTION_RULES.format(not_provided=NOT_PROVIDED, fields=schema.describe()), schema.json_schema()
+    rules = _EXTRACTION_RULES.format(subject=schema.subject, not_provided=NOT_PROVIDED, fields=schema.describe())
+    return rules, schema.json_schema()
+
+
+@lru_cache(maxsize=32)
+def _conversation_rules(schema: RecordSchema) -> str:
+    """What a conversation is like; the rules as they stand speak of all that a patient record holds."""
+    if schema == PATIENT_RECORD:
+        return _CONVERSATION_RULES
+    return f"{_CONVERSATION_RULES}\n{_SPOKEN_OF.format(subject=schema.subject, fields=schema.describe())}"
 
 
 def repaired(request: Request, previous_text: str, problem: str) -> Request:

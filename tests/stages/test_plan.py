@@ -19,6 +19,7 @@ from medkd import config
 from medkd.config import GenerationSettings, Prices, TeacherConfig
 from medkd.errors import BudgetError, ConfigError, InputError
 from medkd.samples import sample_id
+from medkd.schema_documents import document_of
 from medkd.stages import estimates
 from medkd.stages import plan as planning
 from medkd.stages.plan import ConversationSource, Plan, parse_plan
@@ -27,6 +28,7 @@ from medkd.store.conversations import Block, Columns, SourceFile
 from medkd.store.files import Store
 from medkd.teacher import prompts, protocols
 from medkd.teacher.prices import upper_bound_usd
+from tests.schema_strategy import schemas
 
 PRICED = Prices(input=1.0, output=4.0)
 SETTINGS = GenerationSettings(
@@ -86,7 +88,7 @@ plans = st.builds(
     min_exchanges=st.integers(1, 5),
     max_exchanges=st.integers(5, 9),
     held_out_topics=st.just(()),
-    record_schema=st.just("patient_record"),
+    record_schema=st.just("patient_record") | schemas().map(document_of),
     prompt_version=st.integers(1, 9),
     teacher=st.dictionaries(st.text(), _json, max_size=4),
     source=st.none() | _sources,
