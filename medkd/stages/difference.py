@@ -189,7 +189,7 @@ def _scores(first: Side, second: Side, set_name: str | None) -> dict[str, Any]:
 
 def _schema(first: Side, second: Side) -> RecordSchema:
     one, other = first.run.schema_of(str(first.student)), second.run.schema_of(str(second.student))
-    if one.document() != other.document():
+    if one != other:
         names = [f"{schema.name} {schema.version}" for schema in (one, other)]
         raise ConfigError(f"{first.name} and {second.name}: answer in different record schemas, {names[0]} and {names[1]}")
     return one
