@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import deepspeed
+import llguidance
 import s3fs
 import torch.distributed.run
 from transformers import GPT2LMHeadModel, LlamaForCausalLM, PreTrainedTokenizerFast, T5ForConditionalGeneration

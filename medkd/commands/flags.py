@@ -123,6 +123,9 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("--output", help="with --input: JSON lines file to write, a line for each conversation")
     extract.add_argument("--conversation-column", default="conversation", help="with --input: column of the text")
     extract.add_argument("--id-column", help="with --input: column of the conversation's own id; else file and line")
+    extract.add_argument(
+        "--constrained", action="store_true", help="let the student write nothing but records (package llguidance)"
+    )
     extract.add_argument("--batch-size", type=positive, default=32, help="with --input: conversations answered at once")
     extract.add_argument("--usd-per-hour", type=dollars, help="with --input: what this machine costs; prints money per 1,000")
     extract.add_argument("--prefix", help="with --input: the run whose teacher's cost per 1,000 is printed beside the student's")

@@ -96,7 +96,7 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         raise UsageError(
             "standard input: empty; give one conversation, for example: medkd extract --model DIR < conversation.txt"
         )
-    result = Extractor.load(Path(args.model)).extract([conversation])[0]
+    result = Extractor.load(Path(args.model), constrained=args.constrained).extract([conversation])[0]
     if result.truncated:
         raise ConfigError(
             f"conversation: longer than the model's limit ({result.length} tokens); shorten it or train with a larger max_length"
@@ -119,7 +119,7 @@ def _extract_files(args: argparse.Namespace, stop: threading.Event) -> int:
     teacher = teachers_price(open_prefix(args, stop)) if args.prefix else None
     columns = Columns(conversation=args.conversation_column, id=args.id_column)
     rows = stream(args.input, columns, file_options(args), flag="--input")
-    extractor = Extractor.load(Path(args.model))
+    extractor = Extractor.load(Path(args.model), constrained=args.constrained)
     done = extract(extractor, rows, Path(args.output), batch_size=args.batch_size, stop=stop)
     others = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in done.outcomes.items() if why != "record")
     print(f"{args.output}: {done.outcomes['record']:,} of {done.outcomes.total():,} with a record{others and f'; {others}'}")

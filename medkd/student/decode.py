@@ -9,7 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Queue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from medkd.records import Record, RecordSchema
 from medkd.student.batches import attended, padded
 from medkd.student.models import AUTO_MODELS
 from medkd.student.tokenizer import DoesNotFitError, Reason, StudentTokenizer
+
+if TYPE_CHECKING:
+    from medkd.student.constrained import Constraint, RecordGrammar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +54,16 @@ class Extractor:
     conversations are batched together does not depend on their number, and so neither do the answers.
     """
 
-    def __init__(self, model: Any, tokenizer: StudentTokenizer, devices: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: StudentTokenizer, devices: Sequence[str] | None = None, *, constrained: bool = False
+    ) -> None:
+        """constrained: write nothing but records, see `constrained`; ConfigError where llguidance is not installed."""
         self.tokenizer = tokenizer
+        self._grammar: RecordGrammar | None = None
+        if constrained:
+            from medkd.student.constrained import RecordGrammar
+
+            self._grammar = RecordGrammar(tokenizer)
         places = devices or [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
         self._idle: Queue[Any] = Queue()
         self._copies = len(places)
@@ -61,11 +72,11 @@ class Extractor:
         self._idle.put(model.to(places[0]).eval())
 
     @classmethod
-    def load(cls, folder: Path, schema: RecordSchema | None = None) -> Extractor:
+    def load(cls, folder: Path, schema: RecordSchema | None = None, *, constrained: bool = False) -> Extractor:
         """The student in a model folder; ConfigError where it is none. `schema` in place of the one in its form."""
         logging.disable_progress_bar()
         tokenizer = StudentTokenizer.load(folder, schema)
-        return cls(AUTO_MODELS[tokenizer.family.name].from_pretrained(folder, dtype="auto"), tokenizer)
+        return cls(AUTO_MODELS[tokenizer.family.name].from_pretrained(folder, dtype="auto"), tokenizer, constrained=constrained)
 
     @property
     def places(self) -> str:
@@ -123,7 +134,7 @@ class Extractor:
         form, tokenizer = self.tokenizer.form, self.tokenizer
         causal = form.family == "causal"
         room = form.max_length - max(map(len, prompts)) if causal else limit + 1
-        certainty = _Certainty()
+        certainty = _Certainty(self._grammar.follow(len(prompts)) if self._grammar else None)
         with torch.inference_mode():
             written = model.generate(
                 input_ids=padded(prompts, tokenizer.pad, left=causal).to(model.device),
@@ -155,14 +166,19 @@ class Extractor:
 
 
 class _Certainty(LogitsProcessor):  # type: ignore[misc]
-    """Notes the log-probability of each greedily chosen token, and changes nothing."""
+    """Notes the log-probability of each greedily chosen token, and allows those alone that the constraint does.
 
-    def __init__(self) -> None:
+    The log-probability is that of the model left to itself: a token that it had to be forced to counts as unlikely.
+    """
+
+    def __init__(self, constraint: Constraint | None) -> None:
+        self._constraint = constraint
         self._chosen: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self._chosen.append(scores.max(dim=-1).values - scores.logsumexp(dim=-1))
-        return scores
+        allowed = self._constraint.allow(input_ids, scores) if self._constraint else scores
+        self._chosen.append(allowed.max(dim=-1).values - scores.logsumexp(dim=-1))
+        return allowed
 
     def logprobs(self) -> list[list[float]]:
         """By row of the batch, by written token."""

@@ -26,7 +26,7 @@ class BrokenLinearError(ValueError):
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
     """What a tag stands for: a field, and the group or items field it is a member of."""
 
     path: tuple[str, ...]
@@ -39,13 +39,14 @@ class LinearForm:
 
     def __init__(self, schema: RecordSchema) -> None:
         self.schema = schema
-        self._slots = _slots(schema)
-        self._tags = {slot.path: tag for tag, slot in self._slots.items()}
+        self.slots = _slots(schema)
+        """What each tag stands for, in schema order."""
+        self._tags = {slot.path: tag for tag, slot in self.slots.items()}
 
     @property
     def tags(self) -> tuple[str, ...]:
         """All tags as they stand in the text, in schema order."""
-        return tuple(self._slots)
+        return tuple(self.slots)
 
     def write(self, record: Record) -> str:
         """The record's linear form; KeyError where the record lacks a field."""
@@ -55,7 +56,7 @@ class LinearForm:
         """The record that `write` turns into this text; BrokenLinearError where there is none."""
         record = self.schema.empty()
         for tag, value in _segments(text):
-            if tag not in self._slots:
+            if tag not in self.slots:
                 raise BrokenLinearError("a tag that no field has")
             self._put(record, tag, value)
         return record
@@ -83,7 +84,7 @@ class LinearForm:
             yield f"{self._tags[path]} {entry.replace('[', '[[')}"
 
     def _put(self, record: Record, tag: str, value: str) -> None:
-        slot = self._slots[tag]
+        slot = self.slots[tag]
         if slot.kind == "items":
             if value:
                 raise BrokenLinearError(f"text right after {tag}")
@@ -98,7 +99,7 @@ class LinearForm:
             raise BrokenLinearError(f"{tag} twice")
 
 
-def _holder(record: Record, slot: _Slot, tag: str) -> dict[str, Any]:
+def _holder(record: Record, slot: Slot, tag: str) -> dict[str, Any]:
     """The object that has the slot's field: the record, a group, or the item opened last."""
     if slot.parent is None:
         return record
@@ -116,18 +117,18 @@ def _empty_item(schema: RecordSchema, name: str) -> dict[str, Any]:
     return {member.name: [] if member.kind == "list" else NOT_PROVIDED for member in members}
 
 
-def _slots(schema: RecordSchema) -> dict[str, _Slot]:
+def _slots(schema: RecordSchema) -> dict[str, Slot]:
     """Tag to slot, in schema order. A tag is the shortest end of the field's path that no other path shares."""
     slots = [slot for field in schema.fields for slot in _field_slots(field)]
     ends = Counter(end for slot in slots for end in _ends(slot.path))
     return {f"[{next((end for end in _ends(slot.path) if ends[end] == 1), '.'.join(slot.path))}]": slot for slot in slots}
 
 
-def _field_slots(field: Field) -> Iterator[_Slot]:
+def _field_slots(field: Field) -> Iterator[Slot]:
     if field.kind != "group":
-        yield _Slot((field.name,), field.kind, None)
+        yield Slot((field.name,), field.kind, None)
     for member in field.fields:
-        yield _Slot((field.name, member.name), member.kind, field)
+        yield Slot((field.name, member.name), member.kind, field)
 
 
 def _ends(path: tuple[str, ...]) -> list[str]:

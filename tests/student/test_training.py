@@ -53,6 +53,8 @@ def test_a_student_of_each_family_learns_five_records_by_heart(
     extractions = Extractor.load(folder).extract([row["input"] for row in rows()])
     assert [extraction.record for extraction in extractions] == [json.loads(row["output"]) for row in rows()]
     assert not any(extraction.truncated for extraction in extractions)
+    bound = Extractor.load(folder, constrained=True).extract([row["input"] for row in rows()])
+    assert [extraction.raw_text for extraction in bound] == [extraction.raw_text for extraction in extractions]
     _extract_from_files(tmp_path, folder)
     for line in map(json.loads, store.read("students/tiny/train/metrics.jsonl").splitlines()):
         spent = [seconds for name, seconds in line.items() if name.endswith("_seconds")]
