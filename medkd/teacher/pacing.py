@@ -65,6 +65,8 @@ class Pacing:
         now = time.monotonic()
         self._teacher, self._patience, self._stop, self._on_park = teacher, patience, stop, on_park
         self._freed = threading.Condition()
+        # Fourfold a round until the first congestion, as TCP's slow start; one more a round only after it. From the start, that
+        # would take nine minutes to 256 calls of 2 s, longer than many a shard; what is too much is found out by one cut.
         self._concurrency = Concurrency(max(1, limits.max_concurrency // share))
         self._share = share
         configured = {
@@ -129,8 +131,7 @@ class Pacing:
         now = time.monotonic()
         with self._freed:
             for kind, level in levels.items():
-                limit, left = (None if value is None else value / self._share for value in (level.per_minute, level.remaining))
-                self._buckets[kind].correct(limit, left, now)
+                self._buckets[kind].correct(level.per_minute, level.remaining, self._share, now)
 
     def good(self) -> None:
         """The teacher answered as it should."""

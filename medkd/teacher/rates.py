@@ -8,6 +8,9 @@ from collections.abc import Callable
 
 BUCKET_SECONDS = 5.0
 """A bucket holds this much of its rate: vendors enforce in slices of a minute."""
+RATE_USED = 0.98
+"""Of an allowed rate. Where no minute, wherever it begins, may hold more than the limit, processes that each keep exactly to
+their share are refused by turns: some calls arrive a little sooner after each other than they were sent."""
 FIRST_CONCURRENCY = 4
 GROWTH_BEFORE_CUT = 3
 """More calls in flight for each good one, until the teacher first says that they are too many."""
@@ -22,29 +25,33 @@ def backoff_seconds(step: int, uniform: Callable[[float, float], float] = random
 
 
 class Bucket:
-    """Allows `per_minute` units, refilled continuously. An amount larger than the bucket goes when it is full, on credit.
+    """Allows nearly `per_minute` units, refilled continuously. An amount larger than the bucket goes when it is full, on credit.
 
-    `configured` is what the configuration allows, None if nothing; what headers say can only make it less.
+    `configured` is what the configuration allows, None if nothing; what headers say can only make it less. It starts empty and
+    lends the first amount: a full one would be a burst beyond the first minute's limit.
     """
 
     def __init__(self, configured: float | None, now: float) -> None:
         self._configured = math.inf if configured is None else configured
         self._filled_at = now
         self._set_rate(self._configured)
-        self._level = self._capacity
+        self._level = 0.0
+        self._last_taken: float | None = None
 
-    def correct(self, per_minute: float | None, remaining: float | None, now: float) -> None:
-        """Take over what the account's headers say of the limit, already divided by those who share it."""
+    def correct(self, per_minute: float | None, remaining: float | None, share: int, now: float) -> None:
+        """Take over what the account's headers say of the limit, which `share` processes use, and of what remains of it."""
         self._fill(now)
         if per_minute is not None:
             unlimited = math.isinf(self._rate)
-            self._set_rate(min(self._configured, per_minute))
+            self._set_rate(min(self._configured, per_minute / share))
             self._level = self._capacity if unlimited else min(self._level, self._capacity)
         if remaining is not None and not math.isinf(self._rate):
-            self._level = min(self._level, remaining)
+            # One more call may go where all that remains has room for it: with equal parts alone, as many calls' worth of the
+            # limit would lie idle as there are processes.
+            self._level = min(self._level, max(remaining / share, min(remaining, self._last_taken or 0.0)))
 
     def _set_rate(self, per_minute: float) -> None:
-        self._rate = per_minute / 60
+        self._rate = per_minute * RATE_USED / 60
         self._capacity = max(1.0, self._rate * BUCKET_SECONDS)
 
     def _fill(self, now: float) -> None:
@@ -54,13 +61,14 @@ class Bucket:
 
     def delay(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; 0: now."""
-        if math.isinf(self._rate):
+        if math.isinf(self._rate) or self._last_taken is None:
             return 0.0
         self._fill(now)
         missing = min(amount, self._capacity) - self._level
         return missing / self._rate if missing > 1e-9 else 0.0
 
     def take(self, amount: float) -> None:
+        self._last_taken = amount
         self._level -= amount
 
     def give_back(self, amount: float) -> None:
@@ -72,7 +80,7 @@ class Concurrency:
     """Calls in flight: starts low and quadruples with each round of good calls until the first congestion; from then on one
     more after each full round. Congestion cuts it to seven tenths.
 
-    Adding one a round from the start would reach 256 calls of 2 s only after nine minutes, doubling after 12 s.
+    Adding one a round from the start would reach 256 calls of 2 s only after nine minutes; like this it takes three rounds.
     """
 
     def __init__(self, cap: int) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from medkd.simulator.limits import Allowance, RateLimits
 from medkd.teacher.health import MAX_FAILURES, TROUBLED_RECORDS, Health
 from medkd.teacher.rates import BUCKET_SECONDS, Bucket, Concurrency, TokenEstimate, backoff_seconds
 
@@ -18,11 +23,89 @@ def taken(bucket: Bucket, amount: float, now: float) -> float:
     return now
 
 
-def test_a_bucket_gives_a_few_seconds_at_once_and_then_its_rate():
-    bucket = Bucket(60, now=0.0)
-    assert [bucket.delay(1, 0.0) or bucket.take(1) for _ in range(5)] == [None] * 5
+def full(per_minute: float) -> Bucket:
+    """A bucket that was left alone for long; now is 0."""
+    bucket = Bucket(per_minute, now=-3600.0)
+    bucket.take(0)
+    assert bucket.delay(0, 0.0) == 0
+    return bucket
+
+
+def test_a_bucket_gives_a_few_seconds_at_once_after_a_lull_and_then_its_rate():
+    bucket = full(60)
+    assert [bucket.delay(0.98, 0.0) or bucket.take(0.98) for _ in range(5)] == [None] * 5
     assert bucket.delay(1, 0.0) > 0.99
     assert taken(bucket, 1, 0.0) > 0.99
+
+
+def test_a_bucket_begins_with_one_call_and_its_rate():
+    bucket = Bucket(60, now=0.0)
+    at = list(itertools.accumulate(range(4), lambda now, _: taken(bucket, 1, now), initial=0.0))[1:]
+    assert at == pytest.approx([0.0, 2 / 0.98, 3 / 0.98, 4 / 0.98])
+
+
+class Shard:
+    """One of the processes that share a key: sends as its bucket allows, and waits as the teacher orders."""
+
+    def __init__(self, configured: dict[str, float], share: int) -> None:
+        self.share, self.in_flight, self.paused_until = share, 0, 0.0
+        self.buckets = {kind: Bucket(limit / share, now=0.0) for kind, limit in configured.items()}
+
+    def delay(self, amounts: dict[str, float], now: float) -> float:
+        return max(self.paused_until - now, *(bucket.delay(amounts[kind], now) for kind, bucket in self.buckets.items()))
+
+    def hear(self, allowance: Allowance, now: float) -> None:
+        for kind, state in (("requests", allowance.requests), ("tokens", allowance.tokens)):
+            assert state
+            self.buckets[kind].correct(state.limit, state.remaining, self.share, now)
+
+
+@pytest.mark.parametrize("limiter", ["bucket", "rolling"])
+@pytest.mark.parametrize(
+    "limits", [{"requests": 900, "tokens": 10**8}, {"requests": 10**6, "tokens": 900_000}], ids=["rpm", "tpm"]
+)
+def test_eight_shards_use_what_a_key_allows_and_are_hardly_ever_refused(limits, limiter):
+    clock, luck = [0.0], random.Random(1)
+    teacher = RateLimits(
+        requests_per_minute=limits["requests"], tokens_per_minute=limits["tokens"], kind=limiter, clock=lambda: clock[0]
+    )
+    shards = [Shard(limits, 8) for _ in range(8)]
+    # (when, number, what happens, shard): `next` call of a shard wants to go, a call `arrives`, its `answer` is back
+    events = [(luck.uniform(0, 3), number, "next", shard) for number, shard in enumerate(shards)]
+    good = refused = tokens = 0
+    prompt, reply_limit, reply = 600, 3000, 200
+    amounts = {"requests": 1.0, "tokens": float(prompt + reply_limit)}
+    for number in itertools.count(8):
+        clock[0], _, what, shard = heapq.heappop(events)
+        now = clock[0]
+        if now >= 120:
+            break
+        if what == "next":
+            delay = 0.05 if shard.in_flight >= 16 else min(0.2, shard.delay(amounts, now))
+            if delay <= 0:
+                shard.in_flight += 1
+                for kind, bucket in shard.buckets.items():
+                    bucket.take(amounts[kind])
+                heapq.heappush(events, (now + luck.uniform(0.0, 0.02), -number, "arrives", shard))
+            heapq.heappush(events, (now + max(delay, 0.001), number, "next", shard))
+        elif what == "arrives":
+            wait = teacher.take(prompt + reply_limit)
+            if wait > 0:
+                refused += 1
+                shard.in_flight -= 1
+                shard.paused_until = now + wait
+                shard.hear(teacher.allowance(), now)
+                shard.buckets["tokens"].give_back(prompt + reply_limit)
+            else:
+                teacher.give_back(reply_limit - reply)
+                good, tokens = good + 1, tokens + prompt + reply
+                heapq.heappush(events, (now + luck.uniform(0.35, 0.65), number, "answer", shard))
+        else:
+            shard.in_flight -= 1
+            shard.hear(teacher.allowance(), now)
+            shard.buckets["tokens"].give_back(reply_limit - reply)
+    assert max(good / 2 / limits["requests"], tokens / 2 / limits["tokens"]) >= 0.95
+    assert refused < 0.01 * good
 
 
 @given(st.integers(1, 6000), st.lists(st.tuples(st.floats(0, 5), st.floats(0, 100)), min_size=1, max_size=60))
@@ -37,11 +120,11 @@ def test_a_bucket_never_lets_more_through_than_its_rate_and_its_content(per_minu
 
 
 def test_what_a_call_did_not_use_goes_back():
-    bucket = Bucket(60, now=0.0)
-    bucket.take(5)
+    bucket = full(60)
+    bucket.take(bucket_size := 0.98 * BUCKET_SECONDS)
     assert bucket.delay(1, 0.0) > 0
     bucket.give_back(3)
-    assert bucket.delay(3, 0.0) == 0 and bucket.delay(4, 0.0) > 0
+    assert bucket.delay(3, 0.0) == 0 and bucket.delay(bucket_size, 0.0) > 0
 
 
 def test_an_amount_larger_than_the_bucket_goes_on_credit():
@@ -71,32 +154,48 @@ def test_after_a_cut_concurrency_grows_by_one_for_each_full_round():
 
 
 def test_headers_lower_a_rate_and_let_it_rise_to_the_configured_one_again():
-    bucket = Bucket(600, now=0.0)  # holds 50
-    bucket.correct(per_minute=60, remaining=None, now=0.0)
-    bucket.take(5)
-    assert bucket.delay(1, 0.0) == pytest.approx(1.0)
-    bucket.correct(per_minute=6000, remaining=None, now=0.0)
-    assert bucket.delay(1, 0.0) == pytest.approx(0.1)
+    bucket = full(600)  # holds 49
+    bucket.correct(per_minute=60, remaining=None, share=1, now=0.0)
+    bucket.take(4.9)
+    assert bucket.delay(1, 0.0) == pytest.approx(1 / 0.98)
+    bucket.correct(per_minute=6000, remaining=None, share=1, now=0.0)
+    assert bucket.delay(1, 0.0) == pytest.approx(0.1 / 0.98)
+
+
+def test_a_process_takes_its_share_of_the_accounts_limit():
+    bucket = full(600)
+    bucket.correct(per_minute=600, remaining=None, share=10, now=0.0)
+    bucket.take(4.9)
+    assert bucket.delay(1, 0.0) == pytest.approx(1 / 0.98)
 
 
 def test_what_remains_lowers_a_bucket_and_never_fills_it():
-    bucket = Bucket(600, now=0.0)
-    bucket.take(48)
-    bucket.correct(per_minute=None, remaining=40, now=0.0)
+    bucket = full(600)
+    bucket.take(47)
+    bucket.correct(per_minute=None, remaining=400, share=10, now=0.0)
     assert bucket.delay(2, 0.0) == 0 and bucket.delay(3, 0.0) > 0
-    bucket.correct(per_minute=None, remaining=0, now=0.0)
-    assert bucket.delay(1, 0.0) == pytest.approx(0.1)
+    bucket.correct(per_minute=None, remaining=0, share=10, now=0.0)
+    assert bucket.delay(1, 0.0) == pytest.approx(0.1 / 0.98)
+
+
+def test_one_more_call_may_go_where_all_that_remains_has_room_for_it():
+    bucket = full(600)
+    bucket.take(6)
+    bucket.correct(per_minute=None, remaining=20, share=10, now=0.0)
+    assert bucket.delay(6, 0.0) == 0 and bucket.delay(7, 0.0) > 0
+    bucket.correct(per_minute=None, remaining=5, share=10, now=0.0)
+    assert bucket.delay(5, 0.0) == 0 and bucket.delay(6, 0.0) > 0
 
 
 def test_a_bucket_without_a_rate_lets_everything_through_until_headers_give_one():
     bucket = Bucket(None, now=0.0)
     bucket.take(10**9)
-    bucket.correct(per_minute=None, remaining=0, now=1.0)
+    bucket.correct(per_minute=None, remaining=0, share=1, now=1.0)
     assert bucket.delay(10**9, 1.0) == 0
-    bucket.correct(per_minute=60, remaining=30, now=2.0)
-    assert bucket.delay(5, 2.0) == 0
-    bucket.take(5)
-    assert bucket.delay(1, 2.0) == pytest.approx(1.0)
+    bucket.correct(per_minute=60, remaining=30, share=1, now=2.0)
+    assert bucket.delay(4.9, 2.0) == 0
+    bucket.take(4.9)
+    assert bucket.delay(1, 2.0) == pytest.approx(1 / 0.98)
 
 
 def test_a_cut_takes_three_tenths_and_never_the_last():
