@@ -36,7 +36,7 @@ class Bucket:
         self._filled_at = now
         self._set_rate(self._configured)
         self._level = 0.0
-        self._last_taken: float | None = None
+        self._one_call: float | None = None  # the largest of the latest, None before the first
 
     def correct(self, per_minute: float | None, remaining: float | None, share: int, now: float) -> None:
         """Take over what the account's headers say of the limit, which `share` processes use, and of what remains of it."""
@@ -46,9 +46,9 @@ class Bucket:
             self._set_rate(min(self._configured, per_minute / share))
             self._level = self._capacity if unlimited else min(self._level, self._capacity)
         if remaining is not None and not math.isinf(self._rate):
-            # One more call may go where all that remains has room for it: with equal parts alone, as many calls' worth of the
-            # limit would lie idle as there are processes.
-            self._level = min(self._level, max(remaining / share, min(remaining, self._last_taken or 0.0)))
+            # Two more calls may go where all that remains has room for them: with equal parts alone, as many calls' worth of the
+            # limit would lie idle as there are processes, and with one more half as much.
+            self._level = min(self._level, max(remaining / share, min(remaining, 2 * (self._one_call or 0.0))))
 
     def _set_rate(self, per_minute: float) -> None:
         self._rate = per_minute * RATE_USED / 60
@@ -61,14 +61,15 @@ class Bucket:
 
     def delay(self, amount: float, now: float) -> float:
         """Seconds until `amount` may be taken; 0: now."""
-        if math.isinf(self._rate) or self._last_taken is None:
+        if math.isinf(self._rate) or self._one_call is None:
             return 0.0
         self._fill(now)
         missing = min(amount, self._capacity) - self._level
         return missing / self._rate if missing > 1e-9 else 0.0
 
     def take(self, amount: float) -> None:
-        self._last_taken = amount
+        # Fades, so that one very long conversation does not decide for all that follow.
+        self._one_call = max(amount, 0.9 * (self._one_call or 0.0))
         self._level -= amount
 
     def give_back(self, amount: float) -> None:
