@@ -1,14 +1,21 @@
 """Every fault of the simulated teacher, one by one, in both protocols: does a shard end as it should, and what did it cost?
 
-    python -m tests.benchmarks.fault_menu [--samples 200] [--only FAULT] [--write tests/benchmarks/fault_menu.md]
+    python -m tests.benchmarks.fault_menu [--samples 200] [--only FAULT] [--jobs 4] [--keep FILE]
+                                          [--write tests/benchmarks/fault_menu.md]
 
 A fault that a client can get past strikes some calls and the shard has to end complete. One that ends the run strikes from
 some call on; the shard has to stop with the right exit code and message, and to end complete once the trouble is over.
+
+Shards wait more than they compute, so that `--jobs` of them run at once, each beside a teacher of its own in a process of its
+own. `--keep` gets each result as it comes: what stands there without a problem is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
+import multiprocessing
 import os
 import platform
 import sys
@@ -17,7 +24,8 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -51,8 +59,17 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "structured_output": "output_config",
     },
 }
-REFUSED = ("refusal", "finish_content_filter", "content_filter")
-"""A client may not ask again after these."""
+REJECTED = (
+    "refusal",
+    "finish_content_filter",
+    "content_filter",
+    "too_long",
+    "too_large",
+    "not_to_retry_500",
+    "prompt_echoed",
+    "small_prompt_tokens",
+)
+"""A client may not ask again after these. On a tenth of the calls they would strike one of 700 samples in all its variations."""
 _MONEY, _KEY, _MODEL = "money or spending limit", "does not accept the API key", "does not serve this model"
 
 
@@ -83,7 +100,9 @@ def courses() -> Iterator[Course]:
             yield Course(fault=fault, spec=f"{fault}@3,{fault}@12-15,{fault}@30")
         elif fault == "html_403":  # three in a row for one call are believed
             yield Course(fault=fault, spec=f"{fault}@7,{fault}:0.02")
-        elif refusal is not None or fault in (*LOST, *REFUSED):
+        elif fault in REJECTED:
+            yield Course(fault=fault, spec=f"{fault}@7,{fault}:0.05")
+        elif refusal is not None or fault in LOST:
             yield Course(fault=fault, spec=f"{fault}@7,{fault}:0.1")
         else:
             yield Course(fault=fault, spec=f"{fault}:{0.3 if fault in RECORD_SPOILERS else 0.2}")
@@ -128,12 +147,11 @@ class Outcome:
     billed_usd: float
     spent_usd: float
     possibly_usd: float
+    seconds: float
 
     @property
     def problems(self) -> list[str]:
-        # A sample that is refused in each of its variations ends short, and rightly so.
-        counts = COLUMNS[1:6] if self.fault in REFUSED else (*COLUMNS[1:6], "short")
-        found = [f"{name} {getattr(self, name)}" for name in counts if getattr(self, name)]
+        found = [f"{name} {getattr(self, name)}" for name in ("short", *COLUMNS[1:6]) if getattr(self, name)]
         if not self.struck:
             found.append("the fault never struck")
         if not self.spent_usd - 1e-9 <= self.billed_usd <= self.spent_usd + self.possibly_usd + 1e-9:
@@ -172,6 +190,7 @@ def run_shard(
 
 def serve(course: Course, protocol: str, samples: int, folder: Path, *, seed: int = 1) -> Outcome:
     """Run one course of `samples` samples under `folder`; AssertionError where a shard does not stop as it should."""
+    began = time.monotonic()
     options = SimulatorOptions(port=0, api_key=KEY, faults=course.spec, seed=seed, grace_seconds=GRACE_SECONDS)
     with Server(options) as server:
         store = open_store(str(folder))
@@ -204,6 +223,7 @@ def serve(course: Course, protocol: str, samples: int, folder: Path, *, seed: in
         billed_usd=(stats["billed_prompt_tokens"] + stats["billed_completion_tokens"]) * USD_PER_TOKEN,
         spent_usd=manifest.money["spent_usd"],
         possibly_usd=manifest.money["possibly_usd"],
+        seconds=time.monotonic() - began,
     )
 
 
@@ -240,6 +260,7 @@ def table(outcomes: list[Outcome]) -> str:
         "spent",
         "possibly",
         "billed",
+        "seconds",
     )
     lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
     for outcome in outcomes:
@@ -251,6 +272,7 @@ def table(outcomes: list[Outcome]) -> str:
             outcome.ended,
             *(getattr(outcome, name) for name in COLUMNS),
             *(f"{dollars:.4f}" for dollars in (outcome.spent_usd, outcome.possibly_usd, outcome.billed_usd)),
+            f"{outcome.seconds:.0f}",
         )
         lines.append(f"| {' | '.join(map(str, row))} |")
     return "\n".join(lines)
@@ -259,33 +281,70 @@ def table(outcomes: list[Outcome]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--only", help="one fault")
+    parser.add_argument("--only", choices=sorted(FAULTS), metavar="FAULT", help="one fault")
+    parser.add_argument("--jobs", type=int, default=4, help="shards at work at once")
+    parser.add_argument("--keep", type=Path, help="file of results, one JSON line each, to go on from")
     parser.add_argument("--write", type=Path, help="Markdown file that gets the table")
     args = parser.parse_args()
-    outcomes, wrong, began = [], 0, time.monotonic()
-    wanted = [course for course in courses() if args.only in (None, course.fault)]
-    for course in wanted:
-        for protocol in PROTOCOLS:
-            with tempfile.TemporaryDirectory() as folder:
-                outcome = serve(course, protocol, args.samples, Path(folder))
-            outcomes.append(outcome)
-            wrong += bool(outcome.problems)
-            print(
-                f"{time.monotonic() - began:6.0f} s  {course.spec}  {protocol}: {outcome.ended}  {outcome.problems}", flush=True
-            )
+    wanted = [(course, protocol) for course in courses() if args.only in (None, course.fault) for protocol in PROTOCOLS]
+    found = _kept(args.keep, args.samples)
+    failures = 0
+    for name, outcome, error in _served([pair for pair in wanted if _name(*pair) not in found], args.samples, args.jobs):
+        if outcome is None:
+            failures += 1
+            print(f"{name}: {error}", flush=True)
+            continue
+        found[name] = outcome
+        print(f"{outcome.seconds:6.0f} s  {name}: {outcome.ended}  {outcome.problems}", flush=True)
+        if args.keep:
+            with args.keep.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"samples": args.samples, **asdict(outcome)}) + "\n")
+    outcomes = [found[name] for pair in wanted if (name := _name(*pair)) in found]
+    wrong = failures + sum(bool(outcome.problems) for outcome in outcomes)
     print(table(outcomes))
     if args.write:
-        args.write.write_text(_page(outcomes, args.samples, time.monotonic() - began), "utf-8")
-    print(f"{len(outcomes)} shards, {wrong} with problems", file=sys.stderr)
+        args.write.write_text(_page(outcomes, args.samples), "utf-8")
+    print(f"{len(wanted)} shards, {wrong} with problems", file=sys.stderr)
     return int(wrong > 0)
 
 
-def _page(outcomes: list[Outcome], samples: int, seconds: float) -> str:
+def _name(course: Course, protocol: str) -> str:
+    return f"{course.spec}  {protocol}"
+
+
+def _served(pairs: list[tuple[Course, str]], samples: int, jobs: int) -> Iterator[tuple[str, Outcome | None, str]]:
+    """Each course's outcome as it comes; None and what was wrong where the shard did not end as it should."""
+    context = multiprocessing.get_context("spawn")
+    # What the client logs of each fault is not what is measured.
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=logging.disable, initargs=(logging.CRITICAL,)) as processes:
+        futures = {processes.submit(_serve_anywhere, course, protocol, samples): (course, protocol) for course, protocol in pairs}
+        for future in as_completed(futures):
+            name, error = _name(*futures[future]), future.exception()
+            if error is not None and not isinstance(error, AssertionError | MedkdError):
+                raise error
+            yield name, None if error else future.result(), str(error)
+
+
+def _serve_anywhere(course: Course, protocol: str, samples: int) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        return serve(course, protocol, samples, Path(folder))
+
+
+def _kept(path: Path | None, samples: int) -> dict[str, Outcome]:
+    """Earlier results of shards of that size, without those that had a problem."""
+    if path is None or not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    outcomes = [Outcome(**row) for row in rows if row.pop("samples") == samples]
+    return {f"{outcome.spec}  {outcome.protocol}": outcome for outcome in outcomes if not outcome.problems}
+
+
+def _page(outcomes: list[Outcome], samples: int) -> str:
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     return f"""# The fault menu
 
 Written by `make bench-teacher` on {time.strftime("%Y-%m-%d")}: {machine}, shared with other work;
-{len(outcomes)} shards of {samples} samples, {CONCURRENCY} calls in flight, {seconds:.0f} s in all.
+{len(outcomes)} shards of {samples} samples, {CONCURRENCY} calls in flight, several at work at once.
 Each row is one shard against the simulated teacher with one fault.
 
 *when*: `:0.1` a tenth of the calls; `@12-` from the 12th call on; no mark: those calls alone. *lost*, *duplicated*: samples.
