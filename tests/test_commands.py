@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from medkd.commands.flags import build_parser
+from medkd.commands.settings import record_schema
+from medkd.errors import ConfigError
+from medkd.records import PATIENT_RECORD
 from medkd.simulator.server import Server
 from tests.generation import start_simulator
 
@@ -141,6 +145,26 @@ def test_what_conversations_hold_must_be_said_and_decides_who_may_see_them(tmp_p
     assert medkd(*agreed, environment=key).returncode == 0
     assert json.loads((tmp_path / "run" / "plan.json").read_text())["source"]["contains_phi"] is True
     assert server.counters.stats()["billed_total"] == 1, "preflight's call, about an invented patient"
+
+
+def test_a_record_schema_that_cannot_be_honoured_is_refused_with_78_naming_file_and_place(tmp_path: Path) -> None:
+    document = json.loads((SHIPPED.parent / "medication_orders.json").read_text())
+    document["properties"]["orders"]["items"]["properties"]["reason"]["minimum"] = 1
+    file, absent = tmp_path / "mine.json", tmp_path / "absent.json"
+    file.write_text(json.dumps(document))
+    refused(
+        medkd("estimate", "--record-schema", str(file)),
+        78,
+        f"--record-schema {file}: record schema: orders.items.reason.minimum: keyword has no effect here; allowed: type",
+    )
+    for named, said in (
+        (absent, f"{absent}: cannot be read .*; expected a JSON Schema file, or patient_record"),
+        (__file__, "not JSON"),
+    ):
+        with pytest.raises(ConfigError, match=f"^--record-schema .*{said}"):
+            record_schema(build_parser().parse_args(["estimate", "--record-schema", str(named)]))
+    named_one = build_parser().parse_args(["estimate", "--record-schema", "patient_record"])
+    assert record_schema(named_one) is record_schema(build_parser().parse_args(["estimate"])) is PATIENT_RECORD
 
 
 def test_a_memory_prefix_cannot_hold_a_run_of_processes(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ REFUSED = {
     "a size that is none": (["train.scratchSize=lots"], ["train", "scratchSize"]),
     "a floating image": (["images.worker.tag=latest"], ["images", "worker", "tag"]),
     "a variable that is not the gang's": (["train.nccl.PATH=/bin"], ["train", "nccl", "PATH"]),
+    "a path in place of a record schema": (["plan.recordSchema=orders.json"], ["plan.recordSchema: not the text", "--set-file"]),
     "a range that is none": (["plan.exchanges=some"], ["plan", "exchanges"]),
     "a run's name with a slash": (["runName=team/flu"], ["runName"]),
 }

@@ -12,6 +12,7 @@ from medkd import config
 from medkd.cluster import names
 from tests.chart.rendering import CHART, Object, objects, template
 from tests.chart.semantics import problems
+from tests.schema_strategy import ORDERS_FILE
 
 
 def render(major: int, *settings: str, scenario: str = "default", flags: tuple[str, ...] = ()) -> list[Object]:
@@ -85,6 +86,18 @@ def test_a_judge_comes_with_the_teacher_to_the_stages_that_ask(major: int) -> No
             teacher="openai", share=0.5
         )
     assert slice_of(items, "prepare")["teacher_models"] == {}
+
+
+def test_a_record_of_ones_own_comes_to_stage_plan_as_it_was_written(major: int) -> None:
+    items = render(major, flags=("--set-file", f"plan.recordSchema={ORDERS_FILE}"))
+    assert named(items, "ConfigMap", "flu-plan")["data"]["record_schema.json"] == ORDERS_FILE.read_text()
+    assert "record_schema.json" not in named(items, "ConfigMap", "flu-generate")["data"]
+    asked = {stage: "--record-schema=/etc/medkd/record_schema.json" in container(items, stage)["args"] for stage in names.STAGES}
+    assert [stage for stage, found in asked.items() if found] == ["plan"]
+    plain = render(major)
+    before, after = (named(found, "Job", "flu-plan")["spec"]["template"]["metadata"]["annotations"] for found in (plain, items))
+    assert before["checksum/config"] != after["checksum/config"]
+    assert named(plain, "Job", "flu-train") == named(items, "Job", "flu-train")
 
 
 def test_a_student_of_ones_own_comes_by_values(major: int) -> None:

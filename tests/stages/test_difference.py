@@ -12,6 +12,7 @@ from medkd.config import Prices
 from medkd.errors import ConfigError, InputError, UsageError
 from medkd.quality.score_sets import Prediction, Reference
 from medkd.records import PATIENT_RECORD, Record
+from medkd.schema_documents import document_of
 from medkd.stages.answers import prediction_rows
 from medkd.stages.difference import difference, side_of
 from medkd.stages.inspection import open_run
@@ -120,7 +121,7 @@ def test_what_cannot_be_compared_is_refused(runs: dict[str, Path]) -> None:
         "escapes": {"sign": "|", "codes": {}, "loses_spaces": False},
         "max_length": 9,
     }
-    document = {**PATIENT_RECORD.document(), "title": "order"}
+    document = {**document_of(PATIENT_RECORD), "title": "order"}
     store = open_store(str(runs["first"]))
     answered(store, "foreign", None)
     store.replace(

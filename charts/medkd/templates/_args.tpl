@@ -64,6 +64,9 @@
 {{- with .Values.plan.exchanges }}
 - --exchanges={{ . }}
 {{- end }}
+{{- if .Values.plan.recordSchema }}
+- --record-schema=/etc/medkd/record_schema.json
+{{- end }}
 {{- with include "medkd.args.dataset" . | trim }}
 {{ . }}
 {{- end }}

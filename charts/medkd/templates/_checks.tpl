@@ -7,6 +7,7 @@
 {{- include "medkd.checkNames" . -}}
 {{- include "medkd.checkStorage" . -}}
 {{- include "medkd.checkDataset" . -}}
+{{- include "medkd.checkRecordSchema" . -}}
 {{- include "medkd.checkTeacher" . -}}
 {{- include "medkd.checkStudent" . -}}
 {{- include "medkd.checkKueue" . -}}
@@ -51,6 +52,15 @@
 {{- range .Values.dataset.from -}}
 {{- if or (eq . (include "medkd.run" $)) (eq . (include "medkd.prefix" $)) -}}
 {{- fail (printf "dataset.from: got %s, which is this run itself; name another run, or set runName" .) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Only that it is a file of JSON and no path; what it says is checked by stage plan, before anything is paid. */}}
+{{- define "medkd.checkRecordSchema" -}}
+{{- with .Values.plan.recordSchema -}}
+{{- if not (hasKey (fromJson .) "properties") -}}
+{{- fail "plan.recordSchema: not the text of a JSON Schema with properties; pass a file's by --set-file plan.recordSchema=PATH" -}}
 {{- end -}}
 {{- end -}}
 {{- end }}

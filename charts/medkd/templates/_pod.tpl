@@ -23,7 +23,9 @@ metadata:
     {{- end }}
   {{- $annotations := merge (dict) $pod.annotations (.annotations | default dict) }}
   {{- if .config }}
-  {{- $_ := set $annotations "checksum/config" (include "medkd.slice" (dict "root" $root "stage" .config) | sha256sum) }}
+  {{- $read := include "medkd.slice" (dict "root" $root "stage" .config) }}
+  {{- if eq .config "plan" }}{{ $read = print $read $root.Values.plan.recordSchema }}{{ end }}
+  {{- $_ := set $annotations "checksum/config" (sha256sum $read) }}
   {{- end }}
   {{- with $annotations }}
   annotations:
