@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from medkd.errors import InputError
 from medkd.store.files import Store
@@ -45,23 +46,32 @@ def scan(
     wanted = None
     for condition in conditions:
         wanted = condition if wanted is None else wanted & condition
-    # Row groups are read in pieces, in one thread: readers ahead of the rows that are wanted would hold whole groups.
-    options = ds.ParquetFragmentScanOptions(use_buffered_stream=True, buffer_size=_BYTES_AT_ONCE, pre_buffer=False)
     try:
         table = ds.dataset(
             [store.full_path(path) for path in paths], schema=schema, format="parquet", filesystem=store.filesystem
         )
-        for batch in table.to_batches(
-            columns=list(columns) if columns else None,
-            filter=wanted,
-            batch_size=_ROWS_AT_ONCE,
-            batch_readahead=0,
-            fragment_readahead=0,
-            fragment_scan_options=options,
-            use_threads=False,
-        ):
-            yield from batch.to_pylist()
+        for fragment in table.get_fragments():
+            yield from _rows(fragment, schema, columns or schema.names, [*(equal or {}), *(beginning or {})], wanted)
     except FileNotFoundError:
         raise InputError(f"{store.url}: a table was removed while it was read; try again") from None
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(f"{store.url}/{paths[0].rpartition('/')[0]}: a table is damaged ({type(error).__name__})") from None
+
+
+def _rows(
+    fragment: Any, schema: pa.Schema, columns: Sequence[str], asked: Sequence[str], wanted: pc.Expression | None
+) -> Iterator[Row]:
+    """The wanted rows of one file."""
+    # Not the fragment's own batches: for those a row group is decoded as a whole, and many files are one row group.
+    groups = [group.id for part in fragment.split_by_row_group(wanted) for group in part.row_groups]
+    if not groups:
+        return
+    file = pq.ParquetFile(fragment.open(), pre_buffer=False, buffer_size=_BYTES_AT_ONCE)
+    needed = dict.fromkeys([*columns, *asked])
+    there = [name for name in needed if name in file.schema_arrow.names]
+    for batch in file.iter_batches(_ROWS_AT_ONCE, row_groups=groups, columns=there, use_threads=False):
+        found = pa.Table.from_batches([batch])
+        for name in needed:
+            if name not in there:
+                found = found.append_column(schema.field(name), pa.nulls(len(found), schema.field(name).type))
+        yield from (found if wanted is None else found.filter(wanted)).select(list(columns)).to_pylist()

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from medkd.config import ScoreBar
 from medkd.quality.intervals import _SEED as SEED
 from medkd.quality.spoken import normal_form
 from medkd.records import PATIENT_RECORD
@@ -42,6 +43,7 @@ OUTER = [path for path in LEAVES if "[]" not in path]
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
 
 Pieces = Counter[Any]
+Bar = tuple[str, float]
 
 
 class Run:
@@ -149,7 +151,16 @@ def words(path: str) -> str:
     return path.rpartition(".")[2].replace("_", " ")
 
 
-def test_every_number_of_the_page_is_computed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("written", "bars"),
+    [
+        ({}, ()),
+        ({"held_out": False}, (("micro.f1", 0.1), ("fields.prescription[].dose.recall", 0.05))),
+        ({"rejects": False}, (("micro.f1", 0.99), ("valid_schema", 0.5))),
+    ],
+    ids=["no bars", "no held-out topics, above its bars", "no rejected tries, below a bar"],
+)
+def test_every_number_of_the_page_is_computed_again(tmp_path: Path, written: dict[str, bool], bars: Sequence[Bar]) -> None:
     store = open_store(str(tmp_path))
     write_run(
         store,
@@ -158,21 +169,23 @@ def test_every_number_of_the_page_is_computed_again(tmp_path: Path) -> None:
         moods=["calm", "anxious"],
         num_shards=3,
         require_agreement=1.0,
+        **written,
     )
-    write_student(store)
+    write_student(store, [ScoreBar(score=score, at_least=at_least) for score, at_least in bars])
     page = Figures(store.read(write_report(store, STUDENT)).decode())
     run = Run(tmp_path)
     main = run.scored("simulator", held_out=False)
+    verdict = verdict_of(main["student"], bars)
     expected = {
         "top": of_top(run, main, store.url, page),
-        "scores": of_scores(run, main),
+        "scores": of_scores(run, main, verdict),
         "examples": of_examples(run, main),
         "training": of_training(run),
         "cells": of_cells(run),
         "rejects": of_rejects(run),
         "data": of_data(run),
         "money": of_money(run),
-        "gaps": of_gaps(run),
+        "gaps": of_gaps(run, verdict),
     }
     assert set(page.found) == set(expected)
     for section, pieces in expected.items():
@@ -225,11 +238,37 @@ def of_top(run: Run, main: Mapping[str, list[One]], url: str, page: Figures) -> 
     )
 
 
+def verdict_of(student: Sequence[One], bars: Sequence[Bar]) -> str:
+    """What the page says of the bars: of each the lower end of the interval."""
+    said = []
+    for score, at_least in bars:
+        if score == "micro.f1":
+            values = resampled([one.counts() for one in student])
+        elif score == "valid_schema":
+            values = resampled_share([(int(one.answer is not None), 1) for one in student])
+        else:
+            counts = [one.counts(score.removeprefix("fields.").removesuffix(".recall")) for one in student]
+            values = resampled_share([(matched, wanted) for matched, _, wanted in counts])
+        got = round(float(np.percentile(values, 2.5)), 4)
+        said.append((got >= at_least, f"{score}: got {got:.4g}, the bar is {at_least:.4g}"))
+    if not said:
+        return "no bar set"
+    missed = [words for passed, words in said if not passed]
+    return f"below its bar ({'; '.join(missed)})" if missed else f"passed ({'; '.join(words for _, words in said)})"
+
+
+def resampled_share(parts: Sequence[Sequence[int]]) -> Any:
+    """The share that (part, whole) add up to in a thousand resamples of as many conversations."""
+    values, chance = np.array(parts), np.random.default_rng(SEED)
+    sums = np.array([values[chance.integers(0, len(values), len(values))].sum(axis=0) for _ in range(1000)])
+    return sums[:, 0] / sums[:, 1]
+
+
 def exact(one: One) -> bool:
     return one.answer is not None and one.wanted == one.said and one.whole[0] == one.whole[1]
 
 
-def of_scores(run: Run, main: Mapping[str, list[One]]) -> Pieces:
+def of_scores(run: Run, main: Mapping[str, list[One]], verdict: str) -> Pieces:
     held_out = run.scored("any", held_out=True)
     others = run.scored("teacher", held_out=False)
     student = main["student"]
@@ -238,9 +277,9 @@ def of_scores(run: Run, main: Mapping[str, list[One]]) -> Pieces:
         [
             f"Scores against {ARTICLES['simulator']} on {len(student):,} held-out conversations. They hold for simulated "
             "conversations and say nothing about real ones. The baselines saw the training rows only. Verdict on the student: "
-            "no bar set.",
+            f"{verdict}.",
             ("F1 by field", "", *MODELS, "precision", "recall", "expected"),
-            f"{len(held_out['student']):,} conversations, not counted elsewhere.",
+            *([f"{len(held_out['student']):,} conversations, not counted elsewhere."] if held_out["student"] else []),
             "Micro F1 with its interval",
             ("model", "F1", "95% interval"),
             ("topic", "conversations", "F1", "95% interval", "hallucinated", "omitted"),
@@ -254,11 +293,11 @@ def of_scores(run: Run, main: Mapping[str, list[One]]) -> Pieces:
         for model, found in main.items()
     }
     pieces += field_row("prescription, whole items", whole)
-    pieces += overall(main) + overall(held_out)
+    pieces += overall(main) + (overall(held_out) if held_out["student"] else Counter())
     for model in (*MODELS, "few_shot_student"):
         pieces[TITLES.get(model, model), f"{f1(*summed(counts[model])):.3f}", interval(resampled(counts[model]))] += 1
     cut = [one for one in student if one.row["truncated"]]
-    held_out_source = ARTICLES[held_out["student"][0].row["gold_source"]]
+    held_out_source = ARTICLES[held_out["student"][0].row["gold_source"]] if held_out["student"] else ""
     asked = main["few_shot_teacher"]
     ids = {one.id for one in asked}
     shown = "conversations that a teacher was shown examples for"
@@ -474,6 +513,8 @@ def of_cells(run: Run) -> Pieces:
 
 
 def of_rejects(run: Run) -> Pieces:
+    if not run.rejected:
+        return Counter([f"Every try passed: {len(run.samples):,} accepted, none rejected."])
     reasons = sorted(Counter(row["reason"] for row in run.rejected).items(), key=lambda item: (-item[1], item[0]))
     tries, short = len(run.rejected) + len(run.samples), sum(shard["counts"]["short"] for shard in run.shards)
     pieces = Counter[Any](
@@ -545,11 +586,13 @@ def of_money(run: Run) -> Pieces:
     return pieces
 
 
-def of_gaps(run: Run) -> Pieces:
+def of_gaps(run: Run, verdict: str) -> Pieces:
     others = run.scored("teacher", held_out=False)["student"]
     cut = sum(row["truncated"] for row in run.predictions if row["model"] == "student")
+    missed = verdict.partition(" (")[2].removesuffix(")") if verdict.startswith("below") else ""
     return Counter(
         [
+            *([f"Below a bar of the configuration, so not to be handed on: {missed}."] if missed else []),
             f"{len(others):,} more test rows have the teacher's records as reference; their scores are in the file.",
             f"{cut:,} test conversations have no whole answer: too long to read, or the answer reached its limit.",
         ]

@@ -6,8 +6,10 @@ import json
 import math
 import random
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+from medkd.config import ScoreBar
 from medkd.quality.baselines import LexiconBaseline, constant_record
 from medkd.quality.score_sets import Prediction, Reference, apart, comparison, main_rows, score_sets
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
@@ -35,8 +37,12 @@ def write_run(
     moods: list[str],
     num_shards: int = 2,
     require_agreement: float | None = None,
+    held_out: bool = True,
+    rejects: bool = True,
 ) -> None:
-    """Plan, shards and data set; `write_student` adds the rest."""
+    """Plan, shards and data set; `write_student` adds the rest. held_out: the first topic is only tested on. rejects: some tries
+    failed a check, and a cell fell short."""
+    held_out_topics = topics[:1] if held_out else []
     chance = random.Random(7)
     cells = [(topic, mood) for topic in topics for mood in moods]
     rows = [_sample(index, *cells[index * 7 % len(cells)], chance) for index in range(num_samples)]
@@ -46,7 +52,7 @@ def write_run(
         "total_samples": num_samples,
         "topics": topics,
         "moods": moods,
-        "held_out_topics": topics[:1],
+        "held_out_topics": held_out_topics,
         "record_schema": PATIENT_RECORD.name,
         "source": None,
         "teacher": {"name": "simulator", "model": "clinic-1"},
@@ -55,15 +61,22 @@ def write_run(
     store.replace(layout.LAYOUT, json.dumps({"format": 1, "num_shards": num_shards, "chunk_usd": 0.0}).encode())
     manifests.write(store, layout.PLAN_MANIFEST, Manifest(stage="plan", plan_hash=PLAN_HASH, config_hash="", files=()))
     for shard in range(num_shards):
-        _write_shard(store, shard, rows[shard::num_shards], chance)
-    provenance = {"short": 1, "rejected": 9, "short_cells": [_SHORT_CELL]}
+        _write_shard(store, shard, rows[shard::num_shards], chance, rejects)
+    provenance = {"short": int(rejects), "rejected": 9 * rejects, "short_cells": [_SHORT_CELL] * rejects}
     write_data_set(
-        store, PLAN_HASH, PATIENT_RECORD, RowsInMemory(rows), (topics[0],), {}, provenance, require_agreement=require_agreement
+        store,
+        PLAN_HASH,
+        PATIENT_RECORD,
+        RowsInMemory(rows),
+        tuple(held_out_topics),
+        {},
+        provenance,
+        require_agreement=require_agreement,
     )
 
 
-def write_student(store: Store) -> None:
-    """Training metrics, predictions and scores of a student that makes some mistakes."""
+def write_student(store: Store, bars: Sequence[ScoreBar] = ()) -> None:
+    """Training metrics, predictions and scores of a student that makes some mistakes, judged by these bars."""
     folder, chance = layout.student_folder(STUDENT), random.Random(3)
     lines: list[dict[str, Any]] = []
     for step in range(5, 605, 5):
@@ -74,7 +87,7 @@ def write_student(store: Store) -> None:
     store.replace(f"{folder}/train/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
     done = Manifest(stage="train", plan_hash=PLAN_HASH, config_hash="", files=())
     manifests.write(store, f"{folder}/train/manifest.json", done)
-    _write_evaluation(store, folder, chance)
+    _write_evaluation(store, folder, chance, bars)
 
 
 def _sample(index: int, topic: str, mood: str, chance: random.Random) -> dict[str, Any]:
@@ -98,11 +111,11 @@ def _sample(index: int, topic: str, mood: str, chance: random.Random) -> dict[st
     }
 
 
-def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: random.Random) -> None:
+def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: random.Random, rejects: bool) -> None:
     rejected = [
         {"sample_id": row["sample_id"], "topic": row["topic"], "reason": REASONS[min(int(chance.expovariate(0.9)), 5)]}
         for row in rows
-        if chance.random() < 0.08
+        if chance.random() < 0.08 * rejects
     ]
     calls = [
         {
@@ -139,7 +152,7 @@ def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: r
             "short": 0,
             "rejected": len(rejected),
             "rejected_by_reason": reasons,
-            "short_cells": [_SHORT_CELL] if shard == 0 else [],
+            "short_cells": [_SHORT_CELL] if shard == 0 and rejects else [],
             "groups": {
                 "teacher": {"simulator": {"samples": len(rows), "accepted": len(rows), "tries": 2 * len(rows), "cost_usd": 0.3}}
             },
@@ -149,7 +162,7 @@ def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: r
     manifests.write(store, layout.shard_file(shard, "manifest.json"), manifest)
 
 
-def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
+def _write_evaluation(store: Store, folder: str, chance: random.Random, bars: Sequence[ScoreBar]) -> None:
     data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
     rows = {split: tables.read(store, [file for file in data_set.files if split in file.path]) for split in ("train", "test")}
     train, test = ([(row["input"], json.loads(row["output"])) for row in rows[split]] for split in ("train", "test"))
@@ -179,7 +192,7 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random) -> None:
     scores = {
         "format": 1,
         "student": STUDENT,
-        **score_sets(rows["test"], references, found, PATIENT_RECORD),
+        **score_sets(rows["test"], references, found, PATIENT_RECORD, bars),
         "few_shot_teacher": apart(compared, "simulator", PATIENT_RECORD),
         "counts": {"truncated": {"student": truncated}},
     }
