@@ -27,10 +27,16 @@ REVIEW, SAMPLE_ID, REVIEWER, WHOLE, CORRECTED, COMMENT = (
 )
 """What a filled row holds beside its verdicts."""
 _VERDICT = "verdict:"
+_LONGEST_NAMED = 24
 
 Decision = Literal["confirmed", "corrected", "wrong", "disputed", "open"]
 """confirmed, corrected: `record` is what people say is right; wrong: it is not, and nobody said what is; disputed: they differ;
 open: not judged in all fields."""
+
+
+def named(text: str) -> str:
+    """A cell's text for an error message, unless it may be a conversation's that slipped into another column."""
+    return json.dumps(text) if len(text) <= _LONGEST_NAMED else f"a text of {len(text):,} characters"
 
 
 def verdict_column(path: str) -> str:
@@ -125,7 +131,7 @@ def _verdicts(values: Mapping[str, Any], schema: RecordSchema, problems: list[st
 def _one_of(column: str, value: Any, allowed: Sequence[str], problems: list[str]) -> str | None:
     text = " ".join(str(value if value is not None else "").lower().replace("_", " ").split())
     if text and text not in allowed:
-        problems.append(f"{column}: got {json.dumps(text[:40])}, expected {', '.join(allowed)} or nothing")
+        problems.append(f"{column}: got {named(text)}, expected {', '.join(allowed)} or nothing")
     return text if text in allowed else None
 
 

@@ -189,7 +189,10 @@ def shown(name: str, found: Mapping[str, Any]) -> list[str]:
     if precision["whole"]:
         of_rows = f"of {found['rows'][ACCEPTED]:,} accepted rows"
         lines += ["", f"{'precision ' + of_rows:<40} {'right':>7}   95% interval      judged  else"]
-        lines.append(_line("whole row", precision["whole"], ""))
+        unknown = found["rows"][ACCEPTED] - precision["whole"]["covered"]
+        lines.append(
+            _line("whole row", precision["whole"], f"(says nothing of {unknown:,} rows of topics not judged)" * bool(unknown))
+        )
         for path, one in precision["fields"].items():
             if one:
                 lines.append(_line(path, one, ", ".join(f"{count:,} {word}" for word, count in one["verdicts"].items())))

@@ -188,7 +188,7 @@
     const many = kindOf(path) === "list";
     const hint = many ? "one entry a line; empty: nothing was said" : `${data.expected[path]}; empty: ${data.not_provided}`;
     const box = make(many ? "textarea" : "input", { placeholder: hint, title: hint, spellcheck: "false", "aria-label": `${words(path)} ${label}`,
-      oninput: (event) => onText(event.target.value), ...(many ? { rows: 3 } : { autocomplete: "off" }) });
+      onfocus: () => mark(path), oninput: (event) => onText(event.target.value), ...(many ? { rows: 3 } : { autocomplete: "off" }) });
     box.value = text;
     return make("label", { class: "should" }, make("span", {}, label), box);
   }

@@ -95,11 +95,15 @@ def _judgements(
             continue
         name, sample_id = (str(row.values.get(key) or "").strip() for key in (judgements.REVIEW, judgements.SAMPLE_ID))
         if name not in cases:
-            problems.append(f"{row.place}: {judgements.REVIEW}: got {name[:60]!r}, expected {' or '.join(sorted(cases))}")
+            problems.append(
+                f"{row.place}: {judgements.REVIEW}: got {judgements.named(name)}, expected {' or '.join(sorted(cases))}"
+            )
             continue
         case = cases[name].get(sample_id)
         if case is None:
-            problems.append(f"{row.place}: {judgements.SAMPLE_ID}: got {sample_id[:60]!r}, which is no row of review {name}")
+            problems.append(
+                f"{row.place}: {judgements.SAMPLE_ID}: got {judgements.named(sample_id)}, which is no row of review {name}"
+            )
             continue
         try:
             one = read_judgement(row.values, case.shown, schema, reviewer)

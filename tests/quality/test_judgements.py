@@ -102,6 +102,11 @@ def test_what_cannot_be_used_is_named_with_what_is_allowed(values: dict[str, Any
     assert words in problems(**values)
 
 
+def test_a_conversation_that_slipped_into_another_column_is_not_repeated() -> None:
+    found = problems(whole="Doctor: Good morning, Ms. Canary. How are you today?")
+    assert found == "whole: got a text of 52 characters, expected right, wrong or nothing"
+
+
 def test_all_problems_of_a_row_are_said_at_once() -> None:
     found = problems(reviewer="", whole="no", verdicts={LEAVES[0]: "x"}, corrected_record="[")
     assert found.count(";") >= 3

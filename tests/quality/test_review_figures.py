@@ -103,6 +103,9 @@ def test_two_reviewers_count_half_each_and_an_adjudicator_alone() -> None:
     assert (pair["rows"], pair["fields"]["judged"], pair["fields"]["raw"], pair["whole"]["raw"]) == (1, 2, 0.5, 0.0)
     assert found["recall_lost"]["share"] == round(10 / 17.5, 4)
     assert figures(rows, sizes, ("name", "age"), "ben")["precision"]["whole"]["share"] == 0.5
+    more = "\n".join(shown("first", figures(rows, {**sizes, FLU: 7}, ("name",), None)))
+    assert "(says nothing of 7 rows of topics not judged)" in more
     text = "\n".join(shown("first", found))
+    assert "says nothing" not in text
     assert "recall lost to rejects: 57.1% of all right rows" in text and "ada and ben, 1 rows in common: fields 50.0%" in text
     assert shown("first", figures([], sizes, ("name",), None)) == ["review first: 0 rows judged as a whole; judgements: none"]

@@ -85,6 +85,8 @@ def test_a_row_is_judged_corrected_kept_and_saved(page: browser.Page, tmp_path: 
     page.click(".items .edit button")
     page.run("document.querySelectorAll('.item input')[1].select()")
     page.type('.item input[aria-label="prescription: dose dose"]', "0.5 mg")
+    page.run("document.querySelector('.item input').focus()")
+    assert page.run("return [...document.querySelectorAll('#talk .marked')].map((turn) => turn.id)") == ["turn-3"]
     assert page.run("return document.querySelector('[data-path=\"prescription[].dose\"] input:checked').value") == "wrong"
     page.click("#rest")
     assert page.text("#said") == "1 judged"
