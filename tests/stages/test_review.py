@@ -376,7 +376,7 @@ def test_a_student_is_scored_against_what_people_said_and_not_on_what_they_let_i
 
     def scores(*more: str) -> dict[str, Any]:
         for line in (("train", *flags, "--ranks", "1"), ("evaluate", *flags, *more)):
-            finished = medkd(*line)
+            finished = medkd(*line, timeout=300)
             assert finished.returncode == 0, finished.stderr
         found: dict[str, Any] = json.loads((run / "students/tiny-t5/evaluate/scores.json").read_text())
         return found
