@@ -28,13 +28,10 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def medkd(
-    *arguments: str, environment: dict[str, str] | None = None, stdin: str = "", timeout: float = 100
-) -> subprocess.CompletedProcess[str]:
+def medkd(*arguments: str, environment: dict[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "medkd", *arguments]
     clean = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    variables = {**clean, **(environment or {})}
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, env=variables, timeout=timeout)
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, env={**clean, **(environment or {})}, timeout=100)
 
 
 def changed_config(folder: Path, server: Server | None = None, **teacher: Any) -> Path:

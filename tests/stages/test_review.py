@@ -22,7 +22,7 @@ from medkd.stages.prepare import build_data_set, prepare, read_splits
 from medkd.store import gold_files, layout, manifests, tables
 from medkd.store.files import Store, open_store
 from tests.generation import Worker, planned, simulated, start_simulator
-from tests.test_commands import SHIPPED, medkd, refused
+from tests.test_commands import medkd, refused
 
 SAMPLES = 60
 
@@ -363,38 +363,3 @@ def test_purge_takes_the_review_along(run: Path) -> None:
     exported(run)
     assert medkd("purge", "--prefix", str(run), "--yes").returncode == 0
     assert not run.exists()
-
-
-@pytest.mark.torch
-def test_a_student_is_scored_against_what_people_said_and_not_on_what_they_let_into_its_training(
-    run: Path, generated: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    raw = json.loads(SHIPPED.read_text())
-    raw["student_models"]["tiny-t5"] |= {"num_epochs": 1}
-    (tmp_path / "config.json").write_text(json.dumps(raw))
-    flags = ("--prefix", str(run), "--config", str(tmp_path / "config.json"), "--student", "tiny-t5")
-
-    def scores(*more: str) -> dict[str, Any]:
-        for line in (("train", *flags, "--ranks", "1"), ("evaluate", *flags, *more)):
-            finished = medkd(*line, timeout=300)
-            assert finished.returncode == 0, finished.stderr
-        found: dict[str, Any] = json.loads((run / "students/tiny-t5/evaluate/scores.json").read_text())
-        return found
-
-    assert medkd("prepare", *flags).returncode == 0
-    rows = exported(run, "--share-rejected", "0.5")
-    imported(run, filled(rows, generated[1], "ada.jsonl", "ada"))
-    gold = ("--gold", str(run / layout.REVIEW_GOLD), "--gold-source", "human")
-    known = lines_of(run / layout.REVIEW_GOLD)
-    with_gold = scores(*gold)
-    tested = {row["sample_id"] for row in data_set(open_store(str(run)))[1].values() if row["split"] == "test"}
-    assert with_gold["reference"] == "human"
-    assert with_gold["counts"]["references"]["human"] == len(tested & {line["sample_id"] for line in known})
-    rejected = {line["conversation_sha256"] for line in outcome(run).values() if line["status"] == "rejected"}
-    assert with_gold["rejected_conversations"]["num_samples"] == len(rejected) > 0
-    assert medkd("prepare", *flags, "--review").returncode == 0
-    applied = scores(*gold)
-    tested = {row["sample_id"] for row in data_set(open_store(str(run)))[1].values() if row["split"] == "test"}
-    assert applied["reference"] == "human"
-    assert applied["counts"]["references"]["human"] == len(tested & {line["sample_id"] for line in known})
-    assert "rejected_conversations" not in applied
