@@ -343,7 +343,7 @@ def _page(outcomes: list[Outcome], samples: int) -> str:
     machine = f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}"
     return f"""# The fault menu
 
-Written by `make bench-teacher` on {time.strftime("%Y-%m-%d")}: {machine}, shared with other work;
+Written by `python -m tests.benchmarks.fault_menu` on {time.strftime("%Y-%m-%d")}: {machine}, shared with other work;
 {len(outcomes)} shards of {samples} samples, {CONCURRENCY} calls in flight, several at work at once.
 Each row is one shard against the simulated teacher with one fault.
 
