@@ -303,8 +303,11 @@ class StudentConfig(_Strict):
     validation split, by the loss on that split, or the last."""
     validation_samples: int = Field(default=32, ge=0)
     """Conversations that the student answers after each epoch; 0: `best_by` is then the loss."""
-    too_long: Literal["set_aside"] = "set_aside"
-    """What happens to samples longer than `max_length`: left out of training, counted, scored as an abstention."""
+    too_long: Literal["windows", "set_aside"] = "windows"
+    """What happens to a conversation longer than `max_length` leaves room for: `windows` reads it in parts of whole turns and
+    merges their records; `set_aside` leaves it out of training, counts it and scores it as an abstention."""
+    window_overlap: int = Field(default=4, ge=0)
+    """Turns at the end of a window that the next one begins with: a dose is often said some turns after its drug."""
 
     @model_validator(mode="after")
     def _sharded_as_offloaded(self) -> StudentConfig:

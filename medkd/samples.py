@@ -56,6 +56,34 @@ def numbered(conversation: str) -> str:
     return "\n".join(lines)
 
 
+def turn_lines(conversation: str) -> list[str]:
+    """The conversation's turns as they are written, label and following lines included: one for each of `turns`."""
+    found: list[str] = []
+    for line in conversation.splitlines():
+        if _LABEL.match(line) or (line.strip() and not found):
+            found.append(line)
+        elif line.strip():
+            found[-1] = f"{found[-1]}\n{line}"
+    return found
+
+
+def speaker_label(turn: str) -> str:
+    """What stands before a turn's words (`Doctor: `), empty where nothing does."""
+    match = _LABEL.match(turn.partition("\n")[0])
+    return turn[: match.start(2)] if match else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A part of a conversation that a student reads at once.
+
+    turns: of each turn of the text, which one of the conversation it is, or is a piece of; counted from 0, as `turns` does.
+    """
+
+    text: str
+    turns: tuple[int, ...]
+
+
 def sample_id(index: int) -> str:
     """Sortable id of a sample: its index in the plan, zero-padded."""
     return f"{index:09d}"

@@ -15,6 +15,7 @@ from pathlib import Path
 from medkd import config as configuration
 from medkd.commands.settings import file_options, load_configs, open_prefix, planned_teacher, process_name, teacher_client
 from medkd.errors import ConfigError, MedkdError, UsageError
+from medkd.telemetry import event
 
 
 def report(args: argparse.Namespace, stop: threading.Event) -> int:
@@ -89,6 +90,7 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         check_handed_on(said.read_bytes(), str(said))
     if args.input or args.output:
         return _extract_files(args, stop)
+    from medkd.stages.windowed import read_in_windows
     from medkd.student.decode import Extractor
 
     conversation = sys.stdin.read()
@@ -96,14 +98,16 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         raise UsageError(
             "standard input: empty; give one conversation, for example: medkd extract --model DIR < conversation.txt"
         )
-    result = Extractor.load(Path(args.model), constrained=args.constrained).extract([conversation])[0]
-    if result.truncated:
+    result = read_in_windows(Extractor.load(Path(args.model), constrained=args.constrained), [conversation])[0]
+    if result.truncated and result.record is None:
         raise ConfigError(
             f"conversation: longer than the model's limit ({result.length} tokens); shorten it or train with a larger max_length"
         )
     if result.record is None:
         print(result.raw_text)
         raise MedkdError("the model did not write a valid record; its raw text is above")
+    if result.unanswered_windows:
+        event("the record is of a part of the conversation", windows=result.windows, unanswered=result.unanswered_windows)
     print(json.dumps(result.record, indent=2, ensure_ascii=False))
     return 0
 
@@ -123,6 +127,8 @@ def _extract_files(args: argparse.Namespace, stop: threading.Event) -> int:
     done = extract(extractor, rows, Path(args.output), batch_size=args.batch_size, stop=stop)
     others = ", ".join(f"{count:,} {why.replace('_', ' ')}" for why, count in done.outcomes.items() if why != "record")
     print(f"{args.output}: {done.outcomes['record']:,} of {done.outcomes.total():,} with a record{others and f'; {others}'}")
+    if done.windowed:
+        print(f"{done.windowed:,} were longer than the student reads at once, so their records are merged from windows")
     print(
         f"{done.per_second:,.2f} conversations a second on {extractor.places}, in batches of {args.batch_size}; each waits for "
         f"its batch: p50 {done.within(0.5):,.2f} s, p95 {done.within(0.95):,.2f} s"

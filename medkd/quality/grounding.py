@@ -71,20 +71,26 @@ class Grounding:
 
 def ground(record: Record, conversation: str, schema: RecordSchema) -> Grounding:
     """Look up every value of a valid record in its conversation. NOT PROVIDED claims nothing and needs no support."""
-    talk, rules = _Talk.read(conversation), schema.rules
     evidence: dict[str, set[int]] = {}
     unsupported: dict[tuple[str, str], None] = {}
+    for path, value, found in supports(record, conversation, schema):
+        if found:
+            evidence.setdefault(path, set()).update(found)
+        else:
+            unsupported[path, value] = None
+    return Grounding(evidence={path: tuple(sorted(found)) for path, found in evidence.items()}, unsupported=tuple(unsupported))
+
+
+def supports(record: Record, conversation: str, schema: RecordSchema) -> Iterator[tuple[str, str, list[int]]]:
+    """Each value that claims something, in record order: its leaf path, the value, and the turns that support it."""
+    talk, rules = _Talk.read(conversation), schema.rules
     for path, value, item in _claims(record, schema):
         if value == NOT_PROVIDED or rules[path].support == "nothing":
             continue
         found = _denied(talk, rules[path]) if value == NONE else _supported(talk, rules[path], value)
         if found and item and rules[path].tied_to:
             found = _tied(talk, value, str(item[rules[path].tied_to]), found, record, schema)
-        if found:
-            evidence.setdefault(path, set()).update(found)
-        else:
-            unsupported[path, value] = None
-    return Grounding(evidence={path: tuple(sorted(found)) for path, found in evidence.items()}, unsupported=tuple(unsupported))
+        yield path, value, found
 
 
 def _claims(record: Record, schema: RecordSchema) -> Iterator[tuple[str, str, Record | None]]:

@@ -1,7 +1,7 @@
 """Scores of several models on one set of conversations, whose reference records are of several kinds.
 
-The best kind of reference that occurs comes first; apart from it held-out topics, other kinds of reference and answers that
-were cut.
+The best kind of reference that occurs comes first; apart from it held-out topics, other kinds of reference, answers that
+were cut and conversations that were read in windows.
 """
 
 from __future__ import annotations
@@ -41,6 +41,9 @@ class Prediction:
     raw_text: str
     valid_json: bool
     truncated: bool = False
+    """Whether the answer, or that to one of the windows, is not whole."""
+    windows: int = 1
+    """Parts that the conversation was read in."""
     mean_logprob: float | None = None
 
 
@@ -66,6 +69,7 @@ def score_sets(
     main = main_rows(rows, references)
     judged = _judged(main, rows, references, predictions["student"], comparisons["student"])
     cut = [index for index in main if predictions["student"][index].truncated]
+    windowed = [index for index in main if predictions["student"][index].windows > 1]
     return {
         "reference": references[main[0]].source,
         **scored(main),
@@ -75,6 +79,7 @@ def score_sets(
         "mistakes": mistakes(judged, schema),
         "calibration": calibration(judged),
         "truncated": scored(cut) if cut else None,
+        "windowed": scored(windowed) if windowed else None,
         "other_references": {source: {"reference": source, **scored(by_source[source])} for source in sources[1:]},
         "held_out_topics": {"reference": references[held_out[0]].source, **scored(held_out)} if held_out else None,
     }

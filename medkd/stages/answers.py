@@ -12,6 +12,7 @@ from medkd.quality.baselines import LexiconBaseline, constant_record
 from medkd.quality.schema import InvalidRecord, parse_record
 from medkd.quality.score_sets import TEACHER, Prediction, Reference
 from medkd.records import Record, RecordSchema
+from medkd.stages.windowed import read_in_windows
 from medkd.telemetry import event
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def asked(
             raise StoppedError("evaluation stopped; run it again")
 
     on_batch(0)
-    extractions = extractor.extract(conversations, max_answer_length=most_tokens, on_batch=on_batch)
+    extractions = read_in_windows(extractor, conversations, max_answer_length=most_tokens, on_batch=on_batch)
     event("answers written", model=name, conversations=len(conversations))
     return [prediction(extraction, extractor.tokenizer.linear.schema) for extraction in extractions]
 
@@ -81,6 +82,7 @@ def prediction(extraction: Extraction, schema: RecordSchema) -> Prediction:
         raw_text=extraction.raw_text,
         valid_json=extraction.record is not None,
         truncated=extraction.truncated,
+        windows=extraction.windows,
         mean_logprob=extraction.mean_logprob,
     )
 
@@ -99,7 +101,7 @@ def prediction_rows(
             "gold_source": reference.source,
             "valid_json": found.valid_json,
             "valid_schema": found.record is not None,
-            "windows": 1,
+            "windows": found.windows,
             "truncated": found.truncated,
             "mean_logprob": found.mean_logprob,
         }

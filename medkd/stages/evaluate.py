@@ -2,9 +2,10 @@
 
 Models are scored on the same conversations: the student, the same architecture untrained, a constant record and a lexicon;
 beside them the teacher, where its records are not the reference, and models that see a few training rows in their prompt. A
-reference record is the best that is known of a conversation: a human's, else the simulator's gold, else the teacher's. The scores
-of the best kind that occurs come first; apart from them held-out topics, other kinds of reference, answers that were cut, and
-conversations whose samples were rejected. What stands is judged again, and nothing else done, where only the bars are others.
+reference record is the best that is known of a conversation: a human's, else the simulator's gold, else the teacher's. The
+scores of the best kind that occurs come first; apart from them held-out topics, other kinds of reference, answers that were
+cut, conversations read in windows, and those whose samples were rejected. What stands is judged again, and nothing else done,
+where only the bars are others.
 """
 
 from __future__ import annotations
@@ -304,6 +305,7 @@ def _counts(
         "test": len(rows),
         "references": dict(Counter(reference.source for reference in references)),
         "truncated": {name: sum(prediction.truncated for prediction in predictions[name]) for name in predictions},
+        "windowed": {name: sum(prediction.windows > 1 for prediction in predictions[name]) for name in predictions},
     }
 
 

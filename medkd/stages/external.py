@@ -120,6 +120,7 @@ def evaluate_set(
         "left_out": dict(found.left_out),
         "seen_in_training": _seen_in_training(run, data_set, found) if run and data_set else None,
         "truncated": sum(one.truncated for one in predictions["student"]),
+        "windowed": sum(one.windows > 1 for one in predictions["student"]),
     }
     summary = {"format": 1, "set": found.name, "set_hash": found.hash, "student": student_name, **scores, "counts": counts}
     return summary, answers.prediction_rows(found.rows, found.references, predictions, schema)

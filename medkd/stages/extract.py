@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from medkd.errors import ConfigError, InputError, StoppedError
 from medkd.stages import standing
 from medkd.stages.plan import load_plan
+from medkd.stages.windowed import read_in_windows
 from medkd.store import tables
 from medkd.store.conversations import ImportedRow
 from medkd.store.files import Store
@@ -33,7 +34,9 @@ class Extracted:
     """What became of the conversations, and how long the student worked."""
 
     outcomes: Counter[str]
-    """Conversations by `record`, or by why there is none."""
+    """Conversations by `record`, `record_in_part` where some of their windows have none, or why there is none."""
+    windowed: int = 0
+    """Conversations that were read in several windows."""
     seconds: float
     """Of work, without the loading of the model."""
     answered_in: tuple[float, ...]
@@ -83,7 +86,8 @@ def teachers_price(store: Store) -> TeachersPrice:
 def extract(
     extractor: Extractor, rows: Iterable[ImportedRow], output: Path, *, batch_size: int, stop: threading.Event
 ) -> Extracted:
-    """Write a line for each conversation, in their order: its id, the record or null, and why it is null.
+    """Write a line for each conversation, in their order: its id, the record or null, why it is null, and in how many windows
+    it was read; with them, of how many the record holds nothing, where that are some.
 
     The file appears whole or not at all. InputError where no row holds a conversation, StoppedError where `stop` was set.
     """
@@ -100,7 +104,9 @@ def extract(
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)
-    return Extracted(outcomes=work.outcomes, seconds=work.seconds, answered_in=tuple(sorted(work.answered_in)))
+    return Extracted(
+        outcomes=work.outcomes, seconds=work.seconds, answered_in=tuple(sorted(work.answered_in)), windowed=work.windowed
+    )
 
 
 class _Work:
@@ -108,7 +114,7 @@ class _Work:
         self._extractor, self._batch_size, self._stop = extractor, batch_size, stop
         self.outcomes: Counter[str] = Counter()
         self.answered_in: list[float] = []
-        self.asked = self._answered = 0
+        self.asked = self.windowed = self._answered = 0
         self.problem = ""
         self.seconds = 0.0
         self._said = time.monotonic()
@@ -119,31 +125,33 @@ class _Work:
             usable = [row for row in part if row.problem is None]
             self.asked += len(usable)
             started = time.monotonic()
-            answers = iter(
-                self._extractor.extract(
-                    [row.conversation for row in usable], batch_size=self._batch_size, on_batch=self._on_batch
-                )
-            )
+            texts = [row.conversation for row in usable]
+            answers = iter(read_in_windows(self._extractor, texts, batch_size=self._batch_size, on_batch=self._on_batch))
             self.seconds += time.monotonic() - started
             for row in part:
                 yield self._line(row, None if row.problem else next(answers))
 
-    def _on_batch(self, conversations: int) -> None:
+    def _on_batch(self, windows: int) -> None:
         if self._stop.is_set():
             raise StoppedError("extract: stopped, and no output was written; run it again, perhaps on fewer files")
-        self._answered += conversations
+        self._answered += windows
         if time.monotonic() - self._said > _PROGRESS_SECONDS:
             self._said = time.monotonic()
-            event("extracting", answered=self._answered)
+            event("extracting", windows=self._answered)
 
     def _line(self, row: ImportedRow, answer: Extraction | None) -> dict[str, Any]:
         if answer is None:
             self.problem = self.problem or row.problem or ""
             self.outcomes["unusable_row"] += 1
             return {"source_id": row.source_id, "record": None, "problem": "unusable_row", "detail": row.problem}
-        problem = answer.cut or (None if answer.record is not None else "not_a_record")
-        self.outcomes[problem or "record"] += 1
+        in_part = answer.record is not None and answer.unanswered_windows > 0
+        problem = None if in_part else answer.cut or (None if answer.record is not None else "not_a_record")
+        self.outcomes[problem or ("record_in_part" if in_part else "record")] += 1
+        self.windowed += answer.windows > 1
         if answer.mean_logprob is not None:
             self.answered_in.append(answer.seconds)
         line = {"source_id": row.source_id, "record": None if problem else answer.record, "mean_logprob": answer.mean_logprob}
+        line["windows"] = answer.windows
+        if in_part:
+            line["unanswered_windows"] = answer.unanswered_windows
         return {**line, "problem": problem, "raw_text": answer.raw_text} if problem else line

@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from medkd.quality.kept_rows import KeptTexts
 from medkd.quality.splits import Split, split_of
 from medkd.quality.statistics import Statistics
 from medkd.quality.verdicts import shortfalls
+from medkd.quality.window_records import window_records
 from medkd.records import RecordSchema
 from medkd.samples import DataSetHasher, conversation_sha256, sha256_hex
 from medkd.stages import gaps, reviewed, standing, tallies
@@ -292,7 +294,8 @@ def write_tokens(
     known = manifests.read(store, path)
     if known and known.config_hash == config_hash(student) and known.inputs == inputs:
         return known
-    files, counts = prepare_student_tokens(store, student_name, student, splits, schema)
+    parts = partial(window_records, schema=schema)
+    files, counts = prepare_student_tokens(store, student_name, student, splits, schema, parts)
     manifest = Manifest(
         stage="tokens",
         plan_hash=data_set.plan_hash,

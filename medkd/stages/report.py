@@ -351,6 +351,7 @@ def _scored_apart(scores: Mapping[str, Any]) -> tuple[Apart, ...]:
         ("held-out topics", scores.get("held_out_topics")),
         ("conversations whose samples were rejected", scores.get("rejected_conversations")),
         ("answers that were cut", scores.get("truncated")),
+        ("conversations read in windows", scores.get("windowed")),
         ("conversations that a teacher was shown examples for", scores.get("few_shot_teacher")),
         *((f"rows with {_reference(source)[0]}", other) for source, other in scores.get("other_references", {}).items()),
     ]

@@ -41,6 +41,12 @@ class Extraction:
     """Why there is no whole answer: the conversation was not read, or the answer reached its limit before it ended."""
     seconds: float = field(default=0.0, compare=False)
     """From the start of its batch to the batch's end; 0 where the student was not asked."""
+    written: int = 0
+    """Tokens of the answer with its end."""
+    windows: int = 1
+    """Parts that the conversation was read in; what else is said is then of all of them."""
+    unanswered_windows: int = 0
+    """Windows that the record holds nothing of, as their answers are no records."""
 
     @property
     def truncated(self) -> bool:
@@ -159,6 +165,7 @@ class Extractor:
             raw_text=text,
             record=self.tokenizer.record(text) if ended else None,
             mean_logprob=sum(spoken) / len(spoken),
+            written=len(spoken),
             length=length,
             cut=None if ended else "answer_too_long",
             seconds=seconds,

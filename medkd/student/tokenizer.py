@@ -12,10 +12,12 @@ from typing import Any, Literal
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError
 from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
+from medkd.samples import Window
 from medkd.schema_documents import document_of, schema_of
 from medkd.student.escapes import Escapes, find_escapes, is_plain, says
 from medkd.student.families import FAMILIES, Example, Family, FamilyName
 from medkd.student.linear import BrokenLinearError, LinearForm
+from medkd.student.windows import NoRoomError, cut, whole
 
 FORM_FILE = "medkd.json"
 PAD, END = "<pad>", "<end>"
@@ -45,6 +47,10 @@ class StudentForm:
     max_answer_length: int
     record_schema: dict[str, Any] | None = None
     """The schema's whole document, so that a model's folder is enough anywhere; None in folders of before."""
+    window_overlap: int | None = None
+    """Turns that neighbouring windows of a long conversation share; None: what is too long is not read."""
+    answer_room: int = 1
+    """Tokens of `max_length` that a prompt leaves for the answer and its end; matters where both share it."""
     format: int = 1
 
     @property
@@ -122,16 +128,33 @@ class StudentTokenizer:
         if room < 0:
             raise DoesNotFitError("answer_too_long")
         prompt = self._prompt(conversation)
-        if len(prompt) > room:
+        if len(prompt) > min(room, self.prompt_room):
             raise DoesNotFitError("conversation_too_long")
         return self.family.example(prompt, answer, self.end)
 
     def prompt(self, conversation: str) -> list[int]:
         """What the model reads before it writes; DoesNotFitError where it is longer than the student takes."""
         prompt = self._prompt(conversation)
-        if len(prompt) > self.family.room(self.form.max_length, self.form.max_answer_length, 1):
+        if len(prompt) > self.prompt_room:
             raise DoesNotFitError("conversation_too_long")
         return self.family.prompt(prompt, self.end)
+
+    @property
+    def prompt_room(self) -> int:
+        """Tokens that a prompt may have, so that there is room for the answer."""
+        return self.family.room(self.form.max_length, self.form.max_answer_length, self.form.answer_room)
+
+    def windows(self, conversation: str) -> list[Window]:
+        """The parts that the student reads a conversation in: one, the conversation itself, where it fits or is not to be cut.
+
+        DoesNotFitError where it cannot be said, or where a window has no room for a single letter.
+        """
+        if self.form.window_overlap is None:
+            return [whole(conversation)]
+        try:
+            return cut(conversation, lambda text: len(self._prompt(text)), self.prompt_room, self.form.window_overlap)
+        except NoRoomError:
+            raise DoesNotFitError("conversation_too_long") from None
 
     def record(self, text: str) -> Record | None:
         """The record that a student's answer says, None where it says none."""
@@ -180,6 +203,7 @@ def make_tokenizer(
         max_length=student.max_length,
         max_answer_length=student.max_answer_length,
         record_schema=document_of(schema),
+        window_overlap=student.window_overlap if student.too_long == "windows" else None,
     )
     return StudentTokenizer(tokenizer, form, schema)
 

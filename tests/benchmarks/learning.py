@@ -1,12 +1,17 @@
 """What a training recipe is worth: held-out field F1 of this recipe and of the seed's, at equal useful tokens.
 
     python -m tests.benchmarks.learning --seeds 3
+    python -m tests.benchmarks.learning --seeds 0           answers cut alone, half a minute
 
 The seed's recipe: instruction, conversation and JSON as one text, cut at 512 tokens, filled up to 512, and a loss on all of it,
 prompt and filling included (T5: conversation and JSON each so, apart). This recipe: answers alone are learned, in a form without
 braces, nothing is cut. Both have the same conversations, the same simulated ones to be tested on, models of the same sizes, the
 same kind of first weights, optimizer, schedule and documents a step, and as many useful tokens (a token is useful if it is no
 filling). The seed's tokenizer is trained on its own texts. Prints a line as each student is done, the table and the CPU time.
+
+Before that: how many answers either recipe cuts where both read 512 tokens at once, on simulated conversations as they are here,
+on long ones, and with MEDKD_MTS_DIALOG on real ones. Every answer that this recipe trains on is read back from its tokens and has
+to be the record that it should be; what share of the records' values the windows' answers still hold is told beside it.
 """
 
 from __future__ import annotations
@@ -27,25 +32,30 @@ from typing import Any
 
 from medkd.config import StudentConfig
 from medkd.quality.scores import Comparison, compare, total
-from medkd.records import PATIENT_RECORD, Record
+from medkd.quality.window_records import merge_records, window_records
+from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
 from medkd.samples import INSTRUCTION
+from medkd.stages.windowed import read_in_windows
 from tests.benchmarks.training_speed import conversations
+from tests.quality.hand_checked import hand_checked
 
 SEED_LENGTH = 512
 BATCH = 8
 ANSWER = 330
 """Tokens that either student may write; the longest JSON has fewer."""
 
+PARTS = partial(window_records, schema=PATIENT_RECORD)
+
 Batches = Iterator[tuple[Any, int]]
 """What a step trains on, and the useful tokens in it."""
 
 
-def student_of(family: str) -> StudentConfig:
+def student_of(family: str, max_length: int = 1024) -> StudentConfig:
     sizes = {"layers": 2, "width": 128, "heads": 4, "feed_forward": 256, "vocabulary": 3000}
     return StudentConfig.model_validate(
         {
             "model_name": "learning",
-            "max_length": 1024,
+            "max_length": max_length,
             "batch_size": BATCH,
             "learning_rate": 3e-3,
             "num_epochs": 100,
@@ -96,7 +106,7 @@ def this_recipe(
     student, store = student_of(family), open_store("memory://learning")
     tokenizer = build_tokenizer(store, student, rows, PATIENT_RECORD, Path("unused"))
     set_aside: Counter[str] = Counter()
-    known = list(tokenise(tokenizer, rows, set_aside))
+    known = list(tokenise(tokenizer, rows, set_aside, PARTS))
     sizes = [row["length"] + (len(row["labels"]) if family == "t5" else 0) for row in known]
     model = make_model(store, student, tokenizer, scratch=Path("unused"), seed=seed, dtype=torch.float32)
     packing.install(model)
@@ -110,7 +120,7 @@ def this_recipe(
 
     train(model, student, batches(), tokens)
     packing.PACKING.documents = None
-    found = Extractor(model.eval(), tokenizer).extract([text for text, _ in tested], max_answer_length=ANSWER)
+    found = read_in_windows(Extractor(model.eval(), tokenizer), [text for text, _ in tested], max_answer_length=ANSWER)
     compared = [
         compare(gold, one.record, PATIENT_RECORD, one.record is not None, one.record is not None)
         for (_, gold), one in zip(tested, found, strict=True)
@@ -128,27 +138,20 @@ def seed_recipe(
     from medkd.student.copying import start_copying
     from medkd.student.families import build_config
     from medkd.student.models import AUTO_MODELS
-    from medkd.student.tokenizer import train_tokenizer
 
     student, apart = student_of(family), family == "t5"
     assert student.architecture
-    prompts = [f"{INSTRUCTION}\n\n{row['input']}\n\n" for row in rows]
-    texts = [text for prompt, row in zip(prompts, rows, strict=True) for text in (prompt, row["output"])]
-    tokenizer = train_tokenizer(texts, tags=(), vocabulary=student.architecture.vocabulary)
+    tokenizer, pairs = seed_tokens(student.architecture.vocabulary, rows)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
 
     def ids(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
     # GPT-2 has no token to fill up with, so its end is taken; T5's tokenizer ends both texts itself.
-    known, cut = [], 0
-    for prompt, row in zip(prompts, rows, strict=True):
-        question, answer = ids(prompt), [*ids(row["output"]), end]
-        cut += (len(question) + 1 > SEED_LENGTH or len(answer) > SEED_LENGTH) if apart else len(question + answer) > SEED_LENGTH
-        if apart:
-            known.append(([*question, end][:SEED_LENGTH], answer[:SEED_LENGTH]))
-        else:
-            known.append(((question + answer)[:SEED_LENGTH], []))
+    if apart:
+        known = [([*question, end][:SEED_LENGTH], answer[:SEED_LENGTH]) for question, answer in pairs]
+    else:
+        known = [((question + answer)[:SEED_LENGTH], []) for question, answer in pairs]
     torch.manual_seed(seed)
     positions = 1024
     sizes = build_config(student.architecture, vocabulary=len(tokenizer), positions=positions, pad=pad, end=end)
@@ -198,7 +201,71 @@ def seed_recipe(
             text = tokenizer.decode(answer[: answer.index(end)] if end in answer else answer, skip_special_tokens=True)
             record = _record(text)
             compared.append(compare(tested[row][1], record, PATIENT_RECORD, record is not None, record is not None))
-    return compared, cut / len(rows)
+    return compared, sum(is_cut(family, *pair) for pair in pairs) / len(rows)
+
+
+def seed_tokens(vocabulary: int, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[list[int], list[int]]]]:
+    """The seed's tokenizer, trained on its own texts, and question and answer of each row in its tokens."""
+    from medkd.student.tokenizer import train_tokenizer
+
+    prompts = [f"{INSTRUCTION}\n\n{row['input']}\n\n" for row in rows]
+    texts = [text for prompt, row in zip(prompts, rows, strict=True) for text in (prompt, row["output"])]
+    tokenizer = train_tokenizer(texts, tags=(), vocabulary=vocabulary)
+    ids = [list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    return tokenizer, [(ids[at], [*ids[at + 1], tokenizer.eos_token_id]) for at in range(0, len(ids), 2)]
+
+
+def is_cut(family: str, question: Sequence[int], answer: Sequence[int]) -> bool:
+    """Whether the seed's recipe cuts a sample: GPT-2's answer, which comes last; either text of T5."""
+    if family == "t5":
+        return len(question) + 1 > SEED_LENGTH or len(answer) > SEED_LENGTH
+    return len(question) + len(answer) > SEED_LENGTH
+
+
+def answers_cut(name: str, family: str, rows: Sequence[dict[str, Any]]) -> str:
+    """A line of the table of cuts: both recipes on the same rows, 512 tokens at once."""
+    from medkd.store.files import open_store
+    from medkd.student.tokens import build_tokenizer, tokenise
+
+    student, schema = student_of(family, SEED_LENGTH), PATIENT_RECORD
+    assert student.architecture
+    _, pairs = seed_tokens(student.architecture.vocabulary, rows)
+    seed = sum(is_cut(family, *pair) for pair in pairs)
+    tokenizer = build_tokenizer(open_store("memory://cuts"), student, rows, schema, Path("unused"))
+    set_aside: Counter[str] = Counter()
+    written: dict[str, list[Record | None]] = {}
+    for row in tokenise(tokenizer, rows, set_aside, PARTS):
+        answer = [label for label in row["labels"] if label >= 0]
+        whole = answer[-1] == tokenizer.end and row["length"] <= SEED_LENGTH
+        written.setdefault(row["sample_id"], []).append(tokenizer.record(tokenizer.decode(answer[:-1])) if whole else None)
+    cut = windowed = held = said = 0
+    for row in rows:
+        record, answers = json.loads(row["output"]), written.get(row["sample_id"], [])
+        whole_answers = [answer for answer in answers if answer is not None]
+        windowed += len(answers) > 1
+        cut += len(whole_answers) < len(answers) or (len(answers) == 1 and answers != [record])
+        merged = merge_records(whole_answers, schema) if whole_answers else schema.empty()
+        known = Counter(pair for pair in schema.values(record) if pair[1] != NOT_PROVIDED)
+        said, held = said + known.total(), held + (known & Counter(schema.values(merged))).total()
+    shares = [f"{count / len(rows):.1%}" for count in (seed, cut, windowed, set_aside.total())]
+    return f"| {name} | {family} | {len(rows):,} | {' | '.join(shares)} | {held / said:.1%} |"
+
+
+def table_of_cuts(families: Sequence[str], rows: int) -> str:
+    """Answers cut by either recipe at 512 tokens, on each kind of conversation."""
+    heads = ["conversations", "model", "rows", "cut, the seed's", "cut, this one", "in windows", "set aside", "values in answers"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    kinds = {
+        "simulated, 4 to 10 exchanges": conversations(rows, 1),
+        "simulated, 20 to 60 exchanges": conversations(rows, 1, (20, 60)),
+    }
+    if folder := os.environ.get("MEDKD_MTS_DIALOG"):
+        known = list(hand_checked(Path(folder)))
+        kinds["real (MTS-Dialog), records by hand"] = [
+            {"sample_id": number, "input": text, "output": PATIENT_RECORD.canonical(record)} for number, text, record in known
+        ]
+    lines += [answers_cut(name, family, found) for name, found in kinds.items() for family in families]
+    return "\n".join(lines)
 
 
 def _record(text: str) -> Record | None:
@@ -253,8 +320,10 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=600_000, help="useful tokens that each student is trained on")
     parser.add_argument("--families", nargs="+", default=["gpt2"])
     arguments = parser.parse_args()
+    print(table_of_cuts(("gpt2", "t5"), arguments.rows), flush=True)
     found = [measure(family, seed, arguments) for family in arguments.families for seed in range(1, arguments.seeds + 1)]
-    print(table(found))
+    if found:
+        print(table(found))
     print(
         f"{arguments.rows} conversations, {arguments.tokens:,} useful tokens, {arguments.tested} tested; "
         f"{time.process_time() / 60:.1f} minutes of CPU, {datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} x {platform.machine()}"

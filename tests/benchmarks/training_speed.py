@@ -30,8 +30,8 @@ OURS = "this engine, ZeRO 1"
 MOODS = ("calm", "anxious", "tired", "cheerful")
 
 
-def conversations(rows: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Simulated encounters of 4 to 10 exchanges with their records."""
+def conversations(rows: int, seed: int = 1, exchanges: tuple[int, int] = (4, 10)) -> list[dict[str, Any]]:
+    """Simulated encounters of so many exchanges with their records."""
     from medkd import config
     from medkd.records import PATIENT_RECORD
     from medkd.simulator.dialogue import speak
@@ -44,7 +44,7 @@ def conversations(rows: int, seed: int = 1) -> list[dict[str, Any]]:
         case = Case(
             topic=chance.choice(topics),
             mood=chance.choice(MOODS),
-            exchanges=chance.randint(4, 10),
+            exchanges=chance.randint(*exchanges),
             age=None,
             sex=None,
             style="plain",

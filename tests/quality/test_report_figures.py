@@ -297,6 +297,7 @@ def of_scores(run: Run, main: Mapping[str, list[One]], verdict: str) -> Pieces:
     for model in (*MODELS, "few_shot_student"):
         pieces[TITLES.get(model, model), f"{f1(*summed(counts[model])):.3f}", interval(resampled(counts[model]))] += 1
     cut = [one for one in student if one.row["truncated"]]
+    windowed = [one for one in student if one.row["windows"] > 1]
     held_out_source = ARTICLES[held_out["student"][0].row["gold_source"]] if held_out["student"] else ""
     asked = main["few_shot_teacher"]
     ids = {one.id for one in asked}
@@ -304,6 +305,7 @@ def of_scores(run: Run, main: Mapping[str, list[One]], verdict: str) -> Pieces:
     for model, title, reference, found in (
         ("student", "held-out topics", held_out_source, held_out["student"]),
         ("student", "answers that were cut", ARTICLES["simulator"], cut),
+        ("student", "conversations read in windows", ARTICLES["simulator"], windowed),
         ("student", shown, ARTICLES["simulator"], [one for one in student if one.id in ids]),
         ("few_shot_teacher", shown, ARTICLES["simulator"], asked),
         ("student", "rows with the teacher's records", ARTICLES["teacher"], others["student"]),

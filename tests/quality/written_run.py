@@ -210,10 +210,13 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random, bars: Se
 
 
 def _prediction(record: Record | None, row: dict[str, Any], chance: random.Random) -> Prediction:
-    """What is no record was cut in its middle."""
+    """What is no record was cut in its middle, and a third was read in two windows."""
     text = PATIENT_RECORD.canonical(record) if record else row["output"][: len(row["output"]) // 2]
     cut, known = record is None, record is not None
-    return Prediction(record=record, raw_text=text, valid_json=known, truncated=cut, mean_logprob=-chance.random())
+    windows = 1 + (len(row["input"]) % 3 == 0)
+    return Prediction(
+        record=record, raw_text=text, valid_json=known, truncated=cut, windows=windows, mean_logprob=-chance.random()
+    )
 
 
 def _blurred(gold: Record, others: list[Record], chance: random.Random) -> Record | None:

@@ -35,7 +35,7 @@ def test_a_student_of_each_family_learns_five_records_by_heart(
 
     from medkd.student.decode import Extractor
 
-    student = tiny_student(family, **changes)
+    student = tiny_student(family, too_long="set_aside", **changes)
     store = open_store(str(tmp_path / "run"))
     prepare_tokens(store, "tiny", student)
     assert train(tmp_path, "tiny", student) == 0

@@ -64,11 +64,12 @@ def tiny_student(family: str, **changes: Any) -> StudentConfig:
     return StudentConfig.model_validate({**values, **changes})
 
 
-def prepare_tokens(store: Store, name: str, student: StudentConfig) -> None:
-    """What stage prepare leaves for a student."""
+def prepare_tokens(store: Store, name: str, student: StudentConfig, samples: list[dict[str, Any]] | None = None) -> Manifest:
+    """What stage prepare leaves for a student, of these samples or else of `rows`."""
+    samples = samples or rows()
     data_set = Manifest(stage="prepare", plan_hash="p" * 64, config_hash="", files=(), counts={"data_set_hash": "d" * 64})
-    splits = {"train": rows(), "validation": rows()[:3], "test": rows()}
-    write_tokens(store, name, student, splits, PATIENT_RECORD, data_set)
+    splits = {"train": samples, "validation": samples[:3], "test": samples}
+    return write_tokens(store, name, student, splits, PATIENT_RECORD, data_set)
 
 
 def train(folder: Path, name: str, student: StudentConfig, *, ranks: int = 2, stop: threading.Event | None = None) -> int:
