@@ -271,6 +271,9 @@ class StudentConfig(_Strict):
     architecture: Architecture | None = None
     revision: str = "main"
     """Pinned commit of a hub model."""
+    prompt_template: Literal["plain", "chat"] = "plain"
+    """`plain`: the conversation, then a separator where a model goes on writing after it. `chat`: the conversation as the user's
+    turn of the tokenizer's own chat template, the record as the assistant's; for models that were trained to chat."""
     max_answer_length: Positive = 512
     """Tokens of the record (T5: of the target; others: generated at most)."""
     num_epochs: Positive = 3
@@ -308,6 +311,12 @@ class StudentConfig(_Strict):
     merges their records; `set_aside` leaves it out of training, counts it and scores it as an abstention."""
     window_overlap: int = Field(default=4, ge=0)
     """Turns at the end of a window that the next one begins with: a dose is often said some turns after its drug."""
+
+    @model_validator(mode="after")
+    def _template_of_its_own(self) -> StudentConfig:
+        if self.prompt_template == "chat" and self.architecture:
+            raise ValueError("prompt_template: got chat with architecture, expected plain: a new tokenizer has no chat template")
+        return self
 
     @model_validator(mode="after")
     def _sharded_as_offloaded(self) -> StudentConfig:

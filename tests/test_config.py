@@ -216,6 +216,8 @@ def test_the_hash_of_a_part_follows_its_values_and_nothing_else() -> None:
         ("generation_settings.held_out_topics", ["Gout"], "got 'Gout', allowed: the words of conversation_topics"),
         ("generation_settings.conversation_length.max_exchanges", 1, "got 1, expected at least min_exchanges = 4"),
         ("student_models.tiny-t5.architecture.width", 130, "got 130, expected a multiple of heads = 4"),
+        ("student_models.tiny-llama.prompt_template", "chat", "got chat with architecture, expected plain"),
+        ("student_models.llama.prompt_template", "chatml", "got \"chatml\", expected: 'plain' or 'chat'"),
     ],
 )
 def test_a_wrong_value_is_one_line_with_key_value_and_what_is_allowed(path: str, value: Any, expected: str) -> None:

@@ -14,6 +14,7 @@ from medkd.errors import ConfigError
 from medkd.records import RECORD_SCHEMAS, Record, RecordSchema
 from medkd.samples import Window
 from medkd.schema_documents import document_of, schema_of
+from medkd.student.chat import ChatTurns, find_turns, special_names
 from medkd.student.escapes import Escapes, find_escapes, is_plain, says
 from medkd.student.families import FAMILIES, Example, Family, FamilyName
 from medkd.student.linear import BrokenLinearError, LinearForm
@@ -51,6 +52,8 @@ class StudentForm:
     """Turns that neighbouring windows of a long conversation share; None: what is too long is not read."""
     answer_room: int = 1
     """Tokens of `max_length` that a prompt leaves for the answer and its end; matters where both share it."""
+    chat: ChatTurns | None = None
+    """What a chat model's own template writes around a conversation; None: the conversation, then the family's separator."""
     format: int = 1
 
     @property
@@ -79,7 +82,8 @@ class StudentForm:
     def parse(cls, content: bytes) -> StudentForm:
         """The form in a file's bytes; ValueError, TypeError or KeyError where it is none."""
         raw = json.loads(content)
-        return cls(**{**raw, "escapes": Escapes(**raw["escapes"])})
+        chat = ChatTurns(**raw["chat"]) if raw.get("chat") else None
+        return cls(**{**raw, "escapes": Escapes(**raw["escapes"]), "chat": chat})
 
 
 class StudentTokenizer:
@@ -91,11 +95,12 @@ class StudentTokenizer:
         self.tokenizer = tokenizer
         self.form = form
         self.linear = LinearForm(schema or form.fields)
-        self.end: int = tokenizer.eos_token_id
+        self.end: int = form.chat.end if form.chat else tokenizer.eos_token_id
         # Padding is told by lengths, never by its id, so a model without a pad token may pad with its end.
         self.pad: int = self.end if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         self._prefix = [id_ for id_ in tokenizer("")["input_ids"] if id_ != self.end]
         self._sayable: dict[str, bool] = {}
+        self._special = special_names(tokenizer) if form.chat else frozenset[str]()
         self._separator = self.encode(self.family.separator) if self.family.separator else []
 
     @property
@@ -104,13 +109,17 @@ class StudentTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Ids that `decode` turns into exactly this text; DoesNotFitError where the tokenizer cannot be made to say it."""
+        return self._said(text)[1]
+
+    def _said(self, text: str) -> tuple[str, list[int]]:
+        """The text with its escapes, and its ids."""
         escapes = self.form.escapes
         # Characters that survive alone may not survive together (an accent that joins its letter), hence three tries.
         for kept in (self.says, lambda character: character.isascii() and self.says(character), is_plain):
             escaped = escapes.write(text, kept)
             ids = _encode(self.tokenizer, escaped)
             if _decode(self.tokenizer, ids) == escaped:
-                return ids
+                return escaped, ids
         raise DoesNotFitError("not_sayable")
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -178,7 +187,23 @@ class StudentTokenizer:
         return cls(AutoTokenizer.from_pretrained(folder), form, schema)
 
     def _prompt(self, conversation: str) -> list[int]:
-        return [*self._prefix, *self.encode(self.linear.schema.shown(conversation)), *self._separator]
+        shown = self.linear.schema.shown(conversation)
+        if self.form.chat:
+            return self._chat_prompt(shown, self.form.chat)
+        return [*self._prefix, *self.encode(shown), *self._separator]
+
+    def _chat_prompt(self, conversation: str, turns: ChatTurns) -> list[int]:
+        """The template's text as one, as other programs tokenise it. A conversation that names a special token is told apart from
+        the template by pieces: nothing that is said in it ends the user's turn."""
+        escaped, ids = self._said(conversation)
+        if any(name in escaped for name in self._special):
+            return [*self._template_ids(turns.before), *ids, *self._template_ids(turns.after)]
+        return self._template_ids(turns.before + escaped + turns.after)
+
+    def _template_ids(self, text: str) -> list[int]:
+        """Ids of what a chat template wrote: special tokens are special, and none is added, as it writes its own first one."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
 
     def says(self, character: str) -> bool:
         if character not in self._sayable:
@@ -190,6 +215,8 @@ def make_tokenizer(
     tokenizer: Any, *, family: Family, student: StudentConfig, schema: RecordSchema, texts: Iterable[str]
 ) -> StudentTokenizer:
     """The lossless tokenizer around `tokenizer`, its escapes found for these texts and the tags of the schema."""
+    if student.prompt_template == "chat" and family.name != "causal":
+        raise ConfigError(f"prompt_template: got chat for a model of the family {family.name}, expected plain")
     tags = LinearForm(schema).tags
     try:
         escapes = find_escapes(chain(texts, tags, [family.separator]), lambda text: _round_trip(tokenizer, text))
@@ -204,6 +231,7 @@ def make_tokenizer(
         max_answer_length=student.max_answer_length,
         record_schema=document_of(schema),
         window_overlap=student.window_overlap if student.too_long == "windows" else None,
+        chat=find_turns(tokenizer) if student.prompt_template == "chat" else None,
     )
     return StudentTokenizer(tokenizer, form, schema)
 
