@@ -5,6 +5,7 @@ READY := .venv/.ready
 DEMO ?= runs/demo
 DEMO_SAMPLES ?= 2000
 TESTS ?= tests
+SERVERS ?= llama-cpp transformers litellm
 TAG ?= dev
 BASE_IMAGE ?= python:3.11-slim-bookworm
 BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg VERSION=$(TAG) --build-arg REVISION=$(shell git rev-parse --short HEAD 2>/dev/null)
@@ -12,7 +13,7 @@ BUILD := docker build --network host --build-arg BASE=$(BASE_IMAGE) --build-arg 
 START := docker run --rm -i --network none --read-only --tmpfs /tmp:exec
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-all bench-quality bench-teacher bench-control bench-efficiency bench-intake bench-training lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
+.PHONY: help setup demo test test-torch test-chaos test-kubernetes test-cluster test-interoperation test-all bench-quality bench-teacher bench-control bench-efficiency bench-intake bench-training lint format schema lock chart-files rendered images worker-image trainer-image objectstore-image clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -49,6 +50,17 @@ test-kubernetes: $(READY) ## the chart rendered (needs Helm 3 or 4, or both) and
 
 test-cluster: $(READY) ## tests on the cluster of KUBECONFIG (tests/cluster/tools.py says what else they are told)
 	$(BIN)/pytest -m 'cluster and not chaos' $(TESTS)
+
+test-interoperation: $(READY) $(SERVERS:%=.interoperation/%/.ready) ## the client against llama.cpp, transformers serve and LiteLLM, each in an environment of its own (SERVERS=...)
+	$(BIN)/pytest -m interoperation $(or $(filter-out tests,$(TESTS)),tests/interoperation)
+
+.interoperation/llama-cpp/.ready: NEEDS = xllamacpp==2026.10.11549 gguf==0.19.0
+.interoperation/transformers/.ready: NEEDS = -c constraints.txt 'transformers[serving,torch]'
+.interoperation/litellm/.ready: NEEDS = 'litellm[proxy]==1.106.12' prisma
+.interoperation/%/.ready: Makefile | $(READY)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python $(NEEDS)
+	@touch $@
 
 test-all: test test-torch test-chaos ## every test that one machine can run
 
@@ -111,5 +123,5 @@ objectstore-image:
 	$(BUILD) -t medkd-objectstore:$(TAG) -f images/objectstore/Dockerfile .
 	$(START) medkd-objectstore:$(TAG) version
 
-clean: ## remove the demo's run; the environment stays
-	rm -rf runs
+clean: ## remove the demo's run and the servers of others; the environment stays
+	rm -rf runs .interoperation

@@ -1,4 +1,4 @@
-"""Servers that are not ours, started for a test from a command in an environment variable and stopped after it."""
+"""Servers that are not ours, started for a test and stopped after it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ import pytest
 START_SECONDS = 240
 
 
-def command_in(variable: str, what: str) -> list[str]:
-    """The command that the environment names; skips the test where it names none."""
-    command = shlex.split(os.environ.get(variable, ""))
-    if not command:
-        pytest.skip(f"{variable} names no command that starts {what}; tests/interoperation/README.md says how to get one")
-    return command
+# Each in an environment of its own, which `make test-interoperation` makes: their requirements contradict ours.
+ENVIRONMENTS = Path(__file__).parents[2] / ".interoperation"
+
+
+def command_of(server: str, program: str, *arguments: str) -> list[str]:
+    """What starts the server: a program of its environment, or what MEDKD_<SERVER> says; skips the test where neither is there."""
+    variable = f"MEDKD_{server.upper().replace('-', '_')}"
+    if said := shlex.split(os.environ.get(variable, "")):
+        return said
+    found = ENVIRONMENTS / server / "bin" / program
+    if not found.exists():
+        pytest.skip(f"no {server}: `make test-interoperation SERVERS={server}` installs it, or {variable} names the command")
+    return [str(found), *arguments]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Our client against OpenAI-compatible servers that are not ours; skipped unless the environment names them."""
+"""Our client against OpenAI-compatible servers that are not ours; skipped where they are not installed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from medkd.store.files import open_store
 from medkd.teacher.client import TeacherClient
 from medkd.teacher.prompts import conversation_request, extraction_request
 from tests.generation import Worker, planned, start_simulator
-from tests.interoperation.servers import command_in, serving, write_tiny_model
+from tests.interoperation.servers import command_of, serving, write_tiny_model
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.interoperation, pytest.mark.timeout(900)]
+
+LLAMA_CPP = Path(__file__).with_name("llama_cpp.py")
 
 SPEC = SampleSpec(index=0, variation=0, topic="gout", mood="calm", exchanges=4, age=61, sex="male", style="terse", seed=1)
 TALK = "Doctor: What brings you here?\nPatient: My toe hurts, I take ibuprofen 200 mg."
@@ -62,7 +64,7 @@ def ends_a_shard(config: TeacherConfig, name: str) -> None:
 
 
 def test_llama_cpp(tmp_path: Path) -> None:
-    command = command_in("MEDKD_LLAMA_SERVER", "llama.cpp's llama-server with a model")
+    command = command_of("llama-cpp", "python", str(LLAMA_CPP))
     with serving(command, tmp_path / "server.log") as url:
         (model,) = client_of(teacher(url, "any")).models()
         config = teacher(url, model, structured_output="json_schema")
@@ -75,7 +77,7 @@ def test_llama_cpp(tmp_path: Path) -> None:
 
 
 def test_llama_cpp_keeps_to_a_schema(tmp_path: Path) -> None:
-    command = command_in("MEDKD_LLAMA_SERVER", "llama.cpp's llama-server with a model")
+    command = command_of("llama-cpp", "python", str(LLAMA_CPP))
     with serving(command, tmp_path / "server.log") as url:
         (model,) = client_of(teacher(url, "any")).models()
         client = client_of(teacher(url, model, structured_output="json_schema", max_record_tokens=200))
@@ -86,7 +88,7 @@ def test_llama_cpp_keeps_to_a_schema(tmp_path: Path) -> None:
 
 
 def test_transformers_serve(tmp_path: Path) -> None:
-    command = command_in("MEDKD_TRANSFORMERS_SERVE", "`transformers serve`")
+    command = command_of("transformers", "transformers", "serve")
     write_tiny_model(tmp_path / "tiny")
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
     with serving([*command, "--device", "cpu"], tmp_path / "server.log", **environment) as url:
@@ -120,7 +122,7 @@ def gateway_config(folder: Path, server: Server) -> Path:
 
 
 def test_litellm_in_front_of_the_simulator(tmp_path: Path) -> None:
-    command = command_in("MEDKD_LITELLM", "the LiteLLM proxy")
+    command = command_of("litellm", "litellm")
     with start_simulator(api_key="behind-the-gateway") as server:
         line = [*command, "--config", str(gateway_config(tmp_path, server))]
         with serving(line, tmp_path / "server.log", LITELLM_LOCAL_MODEL_COST_MAP="True") as url:
