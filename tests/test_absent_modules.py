@@ -26,7 +26,7 @@ sys.meta_path.insert(0, Blocker())
 TRAINING = ["torch", "transformers", "tokenizers", "deepspeed"]
 GENERATION = ["requests", "kubernetes"]
 # Rooms of the student that stages without torch use as well.
-TORCH_FREE = ["families", "tokens", "launch", "ranks", "order", "linear", "escapes", "card"]
+TORCH_FREE = ["families", "tokens", "launch", "ranks", "order", "linear", "escapes", "card", "memory"]
 
 
 def run_without(blocked: Sequence[str], program: str) -> str:

@@ -20,4 +20,5 @@ import medkd.simulator.server
 import medkd.stages.generate
 import medkd.stages.plan
 import medkd.stages.prepare
+import medkd.student.memory
 import medkd.teacher.client

@@ -71,6 +71,11 @@ REFUSED = {
         ["train.resources.limits.nvidia\\.com/gpu=8"],
         ["train.resources: has nvidia.com/gpu", "train.gpusPerNode"],
     ),
+    "memory of GPUs that are not there": (
+        ["train.gpuMemoryGib=80", "train.gpusPerNode=0"],
+        ["train.gpuMemoryGib: got 80", "train.gpusPerNode is 0"],
+    ),
+    "a GPU without memory": (["train.gpuMemoryGib=0"], ["train", "gpuMemoryGib"]),
     "shared memory beyond the limit": (["train.sharedMemory=128Gi"], ["train.sharedMemory: got 128Gi", "64Gi"]),
     "a scratch volume beyond the limit": (
         ["generate.resources.limits.ephemeral-storage=1.5Gi"],

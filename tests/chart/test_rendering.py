@@ -141,6 +141,21 @@ def test_gpus_are_limits_of_the_trainers_and_of_the_one_pod_that_evaluates(major
         assert list(container(cpu, stage)["resources"]["limits"]) == ["memory"]
 
 
+def test_the_student_is_checked_to_fit_on_all_gpus_before_anything_is_paid(major: int) -> None:
+    items = render(major, "train.gpusPerNode=8", "train.nodes=2", flags=("--set-json", "train.gpuMemoryGib=79.5"))
+    (preflight,) = named(items, "Pod", "flu-preflight")["spec"]["containers"]
+    for arguments in (container(items, "plan")["args"], preflight["args"]):
+        assert {"--gpu-memory-gib=79.5", "--world-size=16"} <= set(arguments)
+    assert not [flag for flag in container(render(major), "plan")["args"] if flag.startswith(("--gpu-memory", "--world-size"))]
+
+
+def test_trainers_know_how_long_they_have_to_save_a_checkpoint(major: int) -> None:
+    assert "--grace-seconds=100" in container(render(major), "train")["args"]
+    longer = render(major, "train.terminationGracePeriodSeconds=615")
+    assert "--grace-seconds=512" in container(longer, "train")["args"]
+    assert named(longer, "Job", "flu-train")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 615
+
+
 def test_shards_that_may_fail_are_known_to_job_and_driver(major: int) -> None:
     items = render(major, "generate.maxFailedShards=3")
     job = named(items, "Job", "flu-generate")["spec"]

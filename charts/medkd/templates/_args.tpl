@@ -70,6 +70,10 @@
 {{- with include "medkd.args.dataset" . | trim }}
 {{ . }}
 {{- end }}
+{{- with .Values.train.gpuMemoryGib }}
+- --gpu-memory-gib={{ toJson . }}
+- --world-size={{ mul $.Values.train.nodes $.Values.train.gpusPerNode }}
+{{- end }}
 {{- with .Values.conversations }}
 {{- range .files }}
 - {{ printf "--conversations=%s" . | quote }}

@@ -135,6 +135,9 @@
 {{- fail (printf "evaluate.gpus: got 0, but student %s has %v billion parameters or more; give it a GPU or choose a smaller student" $name $billions) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.train.gpuMemoryGib (eq (int .Values.train.gpusPerNode) 0) -}}
+{{- fail (printf "train.gpuMemoryGib: got %v, but train.gpusPerNode is 0; remove it, or give the trainers GPUs" .Values.train.gpuMemoryGib) -}}
+{{- end -}}
 {{- if and .Values.plan.numSamples (lt (int64 .Values.plan.numSamples) (int64 .Values.generate.shards)) -}}
 {{- fail (printf "generate.shards: got %d, expected at most plan.numSamples = %d" (int64 .Values.generate.shards) (int64 .Values.plan.numSamples)) -}}
 {{- end -}}
