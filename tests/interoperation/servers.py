@@ -24,7 +24,7 @@ ENVIRONMENTS = Path(__file__).parents[2] / ".interoperation"
 
 
 def command_of(server: str, program: str, *arguments: str) -> list[str]:
-    """What starts the server: a program of its environment, or what MEDKD_<SERVER> says; skips the test where neither is there."""
+    """What starts the server: a program of its environment, or what MEDKD_<SERVER> says; skips the test where neither is."""
     variable = f"MEDKD_{server.upper().replace('-', '_')}"
     if said := shlex.split(os.environ.get(variable, "")):
         return said
