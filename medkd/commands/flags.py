@@ -136,7 +136,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_gpus(preflight)
     estimate = verb("estimate", plans.estimate, "calls, tokens, cost and hours of a run; asks nobody, pays nothing")
     _add_before(estimate, prefix_required=False)
-    estimate.add_argument("--seconds-per-call", type=positive, default=10, help="how long the teacher takes to answer")
+    estimate.add_argument(
+        "--from",
+        dest="measured_from",
+        metavar="PREFIX",
+        help="a pilot or a run whose calls, tokens, rejected tries and seconds per call are taken in place of the assumptions",
+    )
+    estimate.add_argument(
+        "--seconds-per-call", type=positive, help="how long the teacher takes to answer; else as --from measured, or 10"
+    )
     estimate.add_argument("--json", action="store_true", help="the same as JSON")
     costs = verb("costs", tools.costs, "money by run, topic, teacher and day, from the ledgers of a run or of a folder of runs")
     _add_shared(costs)

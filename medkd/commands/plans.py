@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 def estimate(args: argparse.Namespace, stop: threading.Event) -> int:
     """What a plan will take; asks nobody and writes nothing."""
     from medkd.stages import estimates
+    from medkd.stages.measured import measure
+    from medkd.store.files import open_store
 
     teacher, plan, judge = planned(args)
     found = estimates.estimate(
@@ -48,6 +50,7 @@ def estimate(args: argparse.Namespace, stop: threading.Event) -> int:
         parallel=args.parallel,
         seconds_per_call=args.seconds_per_call,
         judge=judge,
+        measured=measure(open_store(args.measured_from, storage_options(args))) if args.measured_from else None,
     )
     print(estimates.as_json(found) if args.json else "\n".join(estimates.shown(found)))
     return 0
@@ -227,7 +230,6 @@ class _Checks:
             self.teacher,
             num_shards=shards,
             parallel=self.args.parallel,
-            seconds_per_call=10.0,
             judge=self.judge,
         )
         return f"${self.args.budget_usd:,.2f} for {found.calls:,} calls, estimated at ${cut.estimate_usd:,.2f}"

@@ -1,6 +1,6 @@
 """What a plan will take: calls, tokens, money and hours, before anything is paid. Pure functions of plan and configuration.
 
-No repair and no further try of a rejected sample is counted: nobody knows their share before the pilot has measured it.
+Without a run that measured it no repair and no further try of a rejected sample is counted: nobody knows their share.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from medkd.config import TeacherConfig
+from medkd.errors import ConfigError
 from medkd.samples import canonical_json
 from medkd.teacher import prompts
 
 if TYPE_CHECKING:
+    from medkd.stages.measured import Measured
     from medkd.stages.plan import Plan
 
 # What a call costs beyond the words it carries, in bytes at most: instructions and the description of the record.
@@ -26,6 +28,7 @@ TOKENS_PER_EXCHANGE = 45
 TOKENS_PER_RECORD = 250
 # Prompts are built for so many samples; they differ by a few words.
 _PROMPTS_LOOKED_AT = 20
+SECONDS_PER_CALL = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,19 +67,22 @@ def estimate(
     *,
     num_shards: int,
     parallel: int,
-    seconds_per_call: float,
+    seconds_per_call: float | None = None,
     judge: TeacherConfig | None = None,
+    measured: Measured | None = None,
 ) -> Estimate:
     """What the plan will take with this teacher at its configured limits.
 
-    parallel: shards that run at once. seconds_per_call: how long the teacher takes, for the limit of calls in flight.
+    parallel: shards that run at once. seconds_per_call: how long the teacher takes, for the limit of calls in flight; else
+    as measured, or assumed. measured: what calls of another run took, used in place of what is assumed otherwise.
     """
-    first, rests_on = _volume(plan, teacher)
+    first, rests_on = _measured_volume(plan, teacher, measured) if measured else _volume(plan, teacher)
     second = _second_extractions(plan, judge or teacher)
+    seconds_per_call, about_time = _seconds(seconds_per_call, measured)
     prices = teacher.prices
     cheapest = (first.tokens_in * prices.input + first.tokens_out * prices.output) / 1e6
     cheapest += judges_usd(plan, judge or teacher) / (judge or teacher).prices.peak_multiplier
-    cost = estimate_usd(plan, teacher, judge)
+    cost = _usd(teacher, first) + judges_usd(plan, judge or teacher)
     floor = 0.0 if cost == 0 else max(cost, 5 * dearest_call_usd(plan, teacher, judge))
     if second.calls:
         again = f"assumed: {100 * float((plan.judges or {})['share']):g}% of the samples are extracted a second time"
@@ -102,7 +108,7 @@ def estimate(
         cheapest_usd=cheapest,
         budget_usd=floor,
         hours_by_limit=hours if both.calls else {},
-        rests_on=(*rests_on, f"assumed: {seconds_per_call:g} s a call (--seconds-per-call), no repairs, no sample tried again"),
+        rests_on=(*rests_on, about_time + ("" if measured else ", no repairs, no sample tried again")),
     )
 
 
@@ -214,6 +220,47 @@ def _volume(plan: Plan, teacher: TeacherConfig) -> tuple[_Volume, list[str]]:
     tokens_out += conversation
     basis.insert(0, f"built: the prompts of {len(looked_at)} samples of the plan")
     return _Volume(2 * samples, samples * tokens_in, samples * tokens_out), basis
+
+
+def _measured_volume(plan: Plan, teacher: TeacherConfig, measured: Measured) -> tuple[_Volume, list[str]]:
+    """The same from another run's calls for each accepted sample, its repairs and rejected tries included."""
+    if not asks_teacher(plan):
+        return _volume(plan, teacher)
+    _check_comparable(measured, plan)
+    basis = [
+        f"measured: {measured.accepted:,} accepted samples of {measured.run} by {measured.teacher} ({measured.model}), "
+        f"{measured.rejected_share:.1%} of the tries rejected",
+        *(
+            f"measured: {step.calls:.2f} calls of kind {name} an accepted sample, "
+            f"{step.prompt_tokens:,.0f} tokens in and {step.completion_tokens:,.0f} out each"
+            for name, step in measured.steps.items()
+        ),
+    ]
+    if (measured.teacher, measured.model) != (plan.teacher["name"], teacher.model):
+        basis.append(f"assumed: {plan.teacher['name']} ({teacher.model}) takes as many calls and tokens as that teacher")
+    samples = plan.total_samples
+    volume = _Volume(round(samples * measured.calls), samples * measured.prompt_tokens, samples * measured.completion_tokens)
+    return volume, basis
+
+
+def _check_comparable(measured: Measured, plan: Plan) -> None:
+    """ConfigError where the plan's samples take other calls than those measured."""
+    if measured.imported != (plan.source is not None):
+        kinds = ("generated conversations", "conversations that it was given")
+        raise ConfigError(
+            f"--from: {measured.run} worked on {kinds[measured.imported]}, this plan on {kinds[not measured.imported]}; "
+            "name a run of the same kind, or leave --from out"
+        )
+
+
+def _seconds(said: float | None, measured: Measured | None) -> tuple[float, str]:
+    """How long a call takes, and what that rests on."""
+    if said is not None:
+        return said, f"said: {said:g} s a call (--seconds-per-call)"
+    if measured and measured.seconds_per_call:
+        found = round(measured.seconds_per_call, 2)
+        return found, f"measured: {found:g} s a call, the median from a conversation's answer to its extraction's"
+    return SECONDS_PER_CALL, f"assumed: {SECONDS_PER_CALL:g} s a call (--seconds-per-call)"
 
 
 def _conversation_tokens(plan: Plan) -> tuple[float, str]:

@@ -10,8 +10,10 @@ import pytest
 
 from medkd import config
 from medkd.config import Limits, Prices, TeacherConfig
+from medkd.errors import ConfigError, StoppedError
 from medkd.simulator.server import Server
 from medkd.stages.estimates import Estimate, estimate, estimate_usd, shown
+from medkd.stages.measured import Measured, measure
 from medkd.stages.plan import ConversationSource, Plan
 from medkd.store.conversations import Columns, survey
 from medkd.store.files import open_store
@@ -91,6 +93,46 @@ def test_another_judges_limits_can_be_what_takes_longest() -> None:
     assert (found.calls, found.second_extractions, found.judge) == (1500, 300, "slow")
 
 
+def test_a_pilot_takes_the_place_of_what_is_assumed() -> None:
+    with start_simulator(latency_seconds=0.2, faults="not_json:0.4") as server:
+        entry, store = simulated(server, prices=Prices(input=1.0, output=4.0)), open_store(f"memory://{uuid.uuid4().hex}")
+        planned(store, entry, samples=40, shards=2, budget_usd=5.0)
+        pilot = Worker(store, entry, budget_usd=5.0, progress_seconds=0.0)
+        with pytest.raises(StoppedError):
+            pilot.run(0, on_progress=lambda progress: progress["accepted"] >= 12 and pilot.stop.set())
+        halfway = measure(store)
+        assert halfway.accepted >= 12 and halfway.calls > 2.0
+        for shard in (0, 1):
+            Worker(store, entry, budget_usd=5.0).run(shard)
+        stats = server.counters.stats()
+    found = measure(store)
+    assert found.accepted == 40 and found.calls * 40 == pytest.approx(stats["billed_total"])
+    assert found.prompt_tokens * 40 == pytest.approx(stats["billed_prompt_tokens"])
+    assert found.completion_tokens * 40 == pytest.approx(stats["billed_completion_tokens"])
+    assert found.seconds_per_call is not None and found.seconds_per_call >= 0.2
+    assert found.steps["extraction"].calls > found.steps["conversation"].calls == pytest.approx(1.0, abs=0.2)
+
+    plan = plan_of(entry, 400)
+    expected = estimate(plan, entry, num_shards=1, parallel=1, measured=found)
+    assert expected.calls == 10 * stats["billed_total"]
+    assert expected.cost_usd == pytest.approx(10 * (stats["billed_prompt_tokens"] + 4 * stats["billed_completion_tokens"]) / 1e6)
+    words = "\n".join(shown(expected))
+    assert "measured: 40 accepted samples of memory://" in words and "calls of kind extraction" in words
+    assert "assumed" not in words and f"measured: {found.seconds_per_call:.2g}"[:12] in words
+    other = estimate(plan, entry.model_copy(update={"model": "clinic-2"}), num_shards=1, parallel=1, measured=found)
+    assert "assumed: simulator (clinic-2) takes as many calls" in "\n".join(shown(other))
+    said = estimate(plan, entry, num_shards=1, parallel=1, seconds_per_call=3.0, measured=found)
+    assert "said: 3 s a call" in "\n".join(shown(said))
+
+
+def test_too_little_measures_nothing(server: Server) -> None:
+    entry, store = simulated(server), open_store(f"memory://{uuid.uuid4().hex}")
+    planned(store, entry, samples=4)
+    Worker(store, entry).run()
+    with pytest.raises(ConfigError, match="4 accepted samples and 8 calls; expected 10"):
+        measure(store)
+
+
 def test_own_conversations_take_one_call_each_and_labelled_ones_none(tmp_path: Path, server: Server) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"conversation": "Doctor: Hi.\\\\nPatient: Hello.", "record": {}}\n' * 5)
@@ -103,6 +145,19 @@ def test_own_conversations_take_one_call_each_and_labelled_ones_none(tmp_path: P
         found = estimate(plan, teacher(), num_shards=1, parallel=1, seconds_per_call=1.0)
         assert found.calls == calls
         assert (found.cost_usd > 0) == (calls > 0)
+        generated = Measured(
+            run="pilot",
+            teacher="simulator",
+            model="m",
+            imported=False,
+            accepted=9,
+            rejected_share=0,
+            steps={},
+            seconds_per_call=None,
+        )
+        if calls:
+            with pytest.raises(ConfigError, match="pilot worked on generated conversations"):
+                estimate(plan, teacher(), num_shards=1, parallel=1, measured=generated)
 
 
 @pytest.fixture
