@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from medkd.simulator.batch_desk import BatchDesk, HeldBatch, Item
 from medkd.simulator.replies import VendorError, required
+from medkd.simulator.wire import HttpRequest
 
 PREFIX = "msgbatch"
 
 
-def serve(desk: BatchDesk, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Any:
+def serve(desk: BatchDesk, request: HttpRequest, path: str) -> Any:
     """The answer to a request below `/messages/batches`: a JSON value, or the bytes of a list. VendorError where refused."""
+    method, headers, body = request.method, request.headers, request.body
     parts = path.strip("/").split("/")[2:]
     if not headers.get("anthropic-version"):
         raise VendorError(status=400, message="anthropic-version: header is required")
@@ -24,7 +25,10 @@ def serve(desk: BatchDesk, method: str, path: str, headers: Mapping[str, str], b
             raise VendorError(status=400, message="requests: custom_id must be unique")
         return _shown(desk.make(PREFIX, items, headers))
     if method == "GET" and not parts:
-        return {"data": [_shown(batch) for batch in desk.listed(PREFIX)], "has_more": False, "first_id": None, "last_id": None}
+        page = desk.page(PREFIX, request.query, cursor="after_id")
+        data = [_shown(batch) for batch in page.batches]
+        ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
+        return {"data": data, "has_more": page.has_more, **ends}
     batch = desk.get(parts[0])
     if batch is None:
         raise VendorError(status=404, message="Message batch not found.")

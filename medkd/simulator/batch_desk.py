@@ -11,8 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qsl
 
 from medkd.simulator.faults import chance
+from medkd.simulator.replies import VendorError
+
+LONGEST_PAGE = 100
 
 Complete = Callable[[bytes, Mapping[str, str]], tuple[int, bytes]]
 """Status and body of the answer to one request's body."""
@@ -50,6 +54,14 @@ class HeldBatch:
         return {**done, "errored": len(states) - sum(done.values())}
 
 
+@dataclass(frozen=True)
+class Page:
+    """A part of a list of batches, and whether there are more after it."""
+
+    batches: list[HeldBatch]
+    has_more: bool
+
+
 class BatchDesk:
     """All batches of one server."""
 
@@ -81,6 +93,20 @@ class BatchDesk:
     def listed(self, prefix: str) -> list[HeldBatch]:
         """Batches of one protocol, newest first."""
         return [found for batch_id in reversed(self.batches) if batch_id.startswith(prefix) and (found := self.get(batch_id))]
+
+    def page(self, prefix: str, query: str, *, cursor: str) -> Page:
+        """The page that a request's query asks for: `limit` of the list (20), after the id that stands under `cursor`."""
+        asked = dict(parse_qsl(query))
+        limit = asked.get("limit", "20")
+        if not limit.isdigit() or not 1 <= int(limit) <= LONGEST_PAGE:
+            raise VendorError(status=400, message=f"limit: expected 1 to {LONGEST_PAGE}, got {limit!r}", param="limit")
+        found = self.listed(prefix)
+        ids = [batch.id for batch in found]
+        if after := asked.get(cursor):
+            if after not in ids:
+                raise VendorError(status=400, message=f"{cursor}: no such batch", param=cursor)
+            found = found[ids.index(after) + 1 :]
+        return Page(found[: int(limit)], len(found) > int(limit))
 
     def keep(self, data: bytes) -> str:
         """Store a file; its id."""

@@ -7,21 +7,23 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from medkd.simulator.batch_desk import BatchDesk, HeldBatch, Item
+from medkd.simulator.batch_desk import BatchDesk, HeldBatch, Item, Page
 from medkd.simulator.replies import VendorError, required
+from medkd.simulator.wire import HttpRequest
 
 PREFIX = "batch"
 
 
-def serve(desk: BatchDesk, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Any:
+def serve(desk: BatchDesk, request: HttpRequest, path: str) -> Any:
     """The answer to a request below `/files` or `/batches`: a JSON value, or the bytes of a file. VendorError where refused."""
+    method, headers, body = request.method, request.headers, request.body
     parts = path.strip("/").split("/")
     if parts[0] == "files":
         return _files(desk, method, parts[1:], headers, body)
     if method == "POST" and len(parts) == 1:
         return _shown(desk, _make(desk, headers, body))
     if method == "GET" and len(parts) == 1:
-        return {"object": "list", "data": [_shown(desk, batch) for batch in desk.listed(PREFIX)], "has_more": False}
+        return _page(desk, desk.page(PREFIX, request.query, cursor="after"))
     batch = desk.get(parts[1])
     if batch is None:
         raise VendorError(status=404, message=f"No batch found with id '{parts[1]}'.")
@@ -31,6 +33,17 @@ def serve(desk: BatchDesk, method: str, path: str, headers: Mapping[str, str], b
     if method == "GET" and len(parts) == 2:
         return _shown(desk, batch)
     raise VendorError(status=404, message=f"Invalid URL ({method} /v1{path})")
+
+
+def _page(desk: BatchDesk, page: Page) -> dict[str, Any]:
+    data = [_shown(desk, batch) for batch in page.batches]
+    return {
+        "object": "list",
+        "data": data,
+        "has_more": page.has_more,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+    }
 
 
 def _files(desk: BatchDesk, method: str, parts: list[str], headers: Mapping[str, str], body: bytes) -> Any:

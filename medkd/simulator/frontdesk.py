@@ -92,7 +92,7 @@ class FrontDesk:
 
     def _serve_batches(self, vendor: ModuleType, path: str, request: HttpRequest) -> HttpReply:
         protocol = batch_anthropic if path.startswith("/messages") else batch_openai
-        answer = protocol.serve(self._batches, request.method, path, request.headers, request.body)
+        answer = protocol.serve(self._batches, request, path)
         if isinstance(answer, bytes):
             return HttpReply(status=200, body=answer, headers=self._headers(vendor), content_type="application/octet-stream")
         return _json_reply(200, answer, self._headers(vendor))

@@ -24,6 +24,7 @@ class HttpRequest:
     path: str
     headers: Mapping[str, str]
     body: bytes
+    query: str = ""
 
     @property
     def keep_alive(self) -> bool:
@@ -92,7 +93,8 @@ async def read_request(reader: asyncio.StreamReader) -> HttpRequest | None:
         body = await reader.readexactly(int(length)) if length != "0" else b""
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
-    return HttpRequest(method=parts[0], path=unquote(parts[1].partition("?")[0]), headers=headers, body=body)
+    path, _, query = parts[1].partition("?")
+    return HttpRequest(method=parts[0], path=unquote(path), headers=headers, body=body, query=query)
 
 
 async def write_reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reply: HttpReply) -> bool:

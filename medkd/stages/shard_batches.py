@@ -26,6 +26,8 @@ from medkd.teacher.client import Answer, TeacherClient
 from medkd.telemetry import event
 
 MAX_ATTEMPTS = 5
+MAX_WAITS = 10
+"""Batches that may answer a request with a wait, such as a 429: each may take a day, so not for ever."""
 _QUIET_SECONDS = 0.5
 """A batch that is not full goes when nothing was added to it for as long."""
 _STEP_SECONDS = 0.05
@@ -57,6 +59,7 @@ class _Spent:
     attempts: int = 0
     cost_usd: float = 0.0
     possibly_usd: float = 0.0
+    waits: int = 0
 
 
 class BatchCalls:
@@ -99,9 +102,9 @@ class BatchCalls:
         for tag, batch in batches.items():
             if batch.id:
                 self._known_ids.add(batch.id)
-            for key, (attempts, cost_usd, possibly_usd) in batch.spent.items():
+            for key, (attempts, cost_usd, possibly_usd, *waits) in batch.spent.items():
                 if key not in answered:
-                    self._spent[key] = _Spent(int(attempts), cost_usd, possibly_usd)
+                    self._spent[key] = _Spent(int(attempts), cost_usd, possibly_usd, *map(int, waits))
                     self._purse.hold(key, cost_usd + possibly_usd)
             if not batch.ended:
                 keys = tuple(key for key in batch.keys if key not in answered)
@@ -312,9 +315,11 @@ class BatchCalls:
         spent = self._spent.setdefault(ask.key, _Spent())
         spent.cost_usd += cost_usd
         spent.possibly_usd += possibly_usd
-        if verdict.kind != "wait":
+        if verdict.kind == "wait":
+            spent.waits += 1
+        else:
             spent.attempts += 1
-        if verdict.kind in ("wait", "retry") and spent.attempts < MAX_ATTEMPTS:
+        if verdict.kind in ("wait", "retry") and spent.attempts < MAX_ATTEMPTS and spent.waits < MAX_WAITS:
             if cost_usd or possibly_usd:
                 # The money set aside for it is used up; the next try needs its own.
                 self._reserved.discard(ask.key)

@@ -215,6 +215,35 @@ def test_a_batch_whose_id_was_lost_is_found_by_its_tag_or_asked_anew(
     assert manifest.money["possibly_usd"] == 0.0 and manifest.money["spent_usd"] == pytest.approx(by_call[1] / 2)
 
 
+def test_a_batch_is_found_on_a_later_page_of_the_list(protocol: str) -> None:
+    with serving(batch_seconds=0.0) as server:
+        teacher = teacher_of(server, protocol)
+        store = memory()
+        planned(store, teacher, samples=2, budget_usd=50.0)
+        (ask, _) = first_asks(store, teacher, 2)
+        client = TeacherClient(teacher, api_key=None, stop=threading.Event())
+        batches = client.batches(threading.Event())
+        since = time.time()
+        tags = [f"{number:016x}" for number in range(105)]
+        made = [batches.make(tag, [Item(custom_id=f"{tag}_{ask.key}", request=ask.request)]).id for tag in tags]
+        known = set(made[1:])
+        found = batches.find(tags[0], 1, since, known if protocol == "anthropic" else set())
+        assert found is not None and found.id == made[0]
+        assert batches.find("f" * 16, 1, since, set(made)) is None
+        client.close()
+
+
+@slow
+def test_requests_that_only_ever_hear_wait_come_to_an_end(protocol: str) -> None:
+    store = memory()
+    with serving(faults="rate_limit:1", batch_seconds=0.0) as server:
+        manifest = run(store, teacher_of(server, protocol), samples=2)
+        billed = server.counters.stats()["billed_total"]
+    assert (manifest.counts["accepted"], manifest.counts["short"], billed) == (0, 2, 0)
+    assert {call["reason"] for call in rows(store, manifest, 2)} == {"attempts_exhausted"}
+    assert manifest.money["spent_usd"] == 0.0 == manifest.money["possibly_usd"]
+
+
 @slow
 def test_a_budget_that_is_spent_stops_the_shard_and_a_larger_one_goes_on(protocol: str, by_call: tuple[str, float]) -> None:
     store = memory()
