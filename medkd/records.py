@@ -98,6 +98,13 @@ class RecordSchema:
         for field in self.fields:
             yield from _values(field, record[field.name], field.name)
 
+    def claims(self, record: Record) -> Iterator[tuple[str, str, Record | None]]:
+        """As `values`, each with the item of a list that it belongs to; None outside of such."""
+        for field in self.fields:
+            for item in record[field.name] if field.kind == "items" else [None]:
+                value = record[field.name] if item is None else [item]
+                yield from ((path, said, item) for path, said in _values(field, value, field.name))
+
     def describe(self) -> str:
         """The fields as indented lines for a prompt."""
         return "\n".join(line for field in self.fields for line in _describe(field, 0))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from medkd.quality.spoken import tokens
 from medkd.samples import Turn
@@ -37,6 +38,7 @@ _DENIAL = re.compile(
 _DENIED_BEFORE = re.compile(
     r"(?:,|:|-)?\s*\b(?:none|denied|negative|(?:is|was|were|are|been) (?:ruled out|negative|absent))\s*$", re.IGNORECASE
 )
+_ENDS_OF_DENIALS = ("none", "denied", "negative", "ruled out", "absent")
 _RESUMED = re.compile(r"\b(?:just|only|besides|apart from|other than|aside from|yes|unless|until|since|because)\b", re.IGNORECASE)
 _HESITATION = r"^\W*(?:(?:well|um+|uh+|uhm|oh|hm+|ah|actually|sorry|honestly)\W+)*"
 # "No, I have asthma.": the first word answers the question before and denies nothing of what follows.
@@ -61,7 +63,13 @@ _SAID_OF_FAMILY = (
     r"\b(?:in|on|of) (?:my|our|the|your|his|her|both sides of (?:my|the)) family|family (?:history|is|has|had|member)|runs? in"
     r"|(?:mother|father|mom|dad|maternal|paternal)(?:'s)? side|hereditary"
 )
+# Part of each word that the patterns about others look for. Few turns hold one, and finding none is far cheaper this way.
+_OTHERS = tuple(
+    "mother father mom mum dad sister brother sibling parent aunt uncle cousin grand relative son daughter wife husband kid "
+    "child friend neighbo roommate boss worker colleague classmate famil run hereditary maternal paternal".split()
+)
 _ASKS_OF_FAMILY = re.compile(rf"\b(?:family|families|relatives?|parents|siblings|{_KIN})\b", re.IGNORECASE)
+_STRANGER = re.compile(rf"\b(?:{_STRANGERS})\b(?:\W+\w+){{0,2}}?\W+(?:{_HAS})\b", re.IGNORECASE)
 _SHE_OR_HE = re.compile(r"^\W*(?:and |then |yes,? |yeah,? |so )?(?:she|he|they|it)(?:'s|'d)? ", re.IGNORECASE)
 _FIRST_PERSON = re.compile(r"\b(?:I|I'm|I've|I'd|me|myself|mine)\b")
 
@@ -70,22 +78,16 @@ _FIRST_PERSON = re.compile(r"\b(?:I|I'm|I've|I'd|me|myself|mine)\b")
 class Marked:
     """The words of one turn in normal form, by what they say. A text keeps its clauses apart with a bar.
 
-    patient: affirmed and not said of the family. family: affirmed of relatives. denied: what is denied of anybody.
+    patient: affirmed and not said of the family. family: affirmed of relatives. What is denied of anybody is in neither.
     """
 
     patient: tuple[str, ...]
     family: tuple[str, ...]
-    denied: tuple[str, ...]
 
 
 def mark(talk: Sequence[Turn], speaks_for_patient: bool) -> list[Marked]:
     """The marked words of each turn. speaks_for_patient: a relative tells the story, so that "my son" is the patient."""
-    kin = _KIN if speaks_for_patient else _KIN + _OWN_KIN
-    subject = re.compile(
-        rf"\b(?:{kin})\b(?:'s)?(?:\W+\w+){{0,3}}?\W+(?:{_HAS})\b|{_SAID_OF_FAMILY}|\b(?:my|his|her) (?:{kin}),", re.IGNORECASE
-    )
-    stranger = re.compile(rf"\b(?:{_STRANGERS})\b(?:\W+\w+){{0,2}}?\W+(?:{_HAS})\b", re.IGNORECASE)
-    answer_only = re.compile(rf"\b(?:my|his|her) (?:\w+ )?(?:{kin})\b", re.IGNORECASE)
+    subject, answer_only = _family_patterns(speaks_for_patient)
     marked = []
     asked_of_family = False
     for index, turn in enumerate(talk):
@@ -94,25 +96,32 @@ def mark(talk: Sequence[Turn], speaks_for_patient: bool) -> list[Marked]:
         clauses = _clauses(turn.text)
         asked = [_QUESTION.search(clause) is not None for clause in clauses]
         last_statement = max((place for place, question in enumerate(asked) if not question), default=-1)
-        words: dict[str, list[str]] = {"patient": [], "family": [], "denied": []}
+        lowered = turn.text.lower()
+        others = any(word in lowered for word in _OTHERS)
+        words: dict[str, list[str]] = {"patient": [], "family": []}
         family = False
         for place, clause in enumerate(clauses):
             answers = asked_of_family and bool(answer_only.search(clause) or not _FIRST_PERSON.search(clause))
-            asks = asked[place] and bool(_ASKS_OF_FAMILY.search(clause))
-            about = answers or asks or bool(subject.search(clause))
+            asks = others and asked[place] and bool(_ASKS_OF_FAMILY.search(clause))
+            about = answers or asks or (others and bool(subject.search(clause)))
             family = about or (family and bool(_SHE_OR_HE.match(clause)))
-            if asked[place] and refused and place > last_statement:
-                live, denied = "", clause
-            else:
-                live, denied = _denied_part(clause)
-            if not stranger.search(clause):
+            live = "" if asked[place] and refused and place > last_statement else _affirmed_part(clause)
+            if not (others and _STRANGER.search(clause)):
                 words["family" if family else "patient"] += [*tokens(live), "|"]
-            words["denied"] += [*tokens(denied), "|"]
-        marked.append(Marked(*(tuple(words[kind]) for kind in ("patient", "family", "denied"))))
+        marked.append(Marked(*(tuple(words[kind]) for kind in ("patient", "family"))))
         if turn.text.strip():
             by_doctor = turn.speaker.lower().startswith("doctor")
-            asked_of_family = by_doctor and asked[-1] and any(_ASKS_OF_FAMILY.search(clause) for clause in clauses[-2:])
+            about_family = others and any(_ASKS_OF_FAMILY.search(clause) for clause in clauses[-2:])
+            asked_of_family = by_doctor and asked[-1] and about_family
     return marked
+
+
+@lru_cache(maxsize=2)
+def _family_patterns(speaks_for_patient: bool) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """What a clause about the family says, and what the mere answer to a question about it does."""
+    kin = _KIN if speaks_for_patient else _KIN + _OWN_KIN
+    subject = rf"\b(?:{kin})\b(?:'s)?(?:\W+\w+){{0,3}}?\W+(?:{_HAS})\b|{_SAID_OF_FAMILY}|\b(?:my|his|her) (?:{kin}),"
+    return re.compile(subject, re.IGNORECASE), re.compile(rf"\b(?:my|his|her) (?:\w+ )?(?:{kin})\b", re.IGNORECASE)
 
 
 def _clauses(text: str) -> list[str]:
@@ -125,16 +134,16 @@ def _clauses(text: str) -> list[str]:
     return [clause for clause in found if clause.strip()]
 
 
-def _denied_part(clause: str) -> tuple[str, str]:
-    """What the clause affirms, and what it denies."""
+def _affirmed_part(clause: str) -> str:
+    """What the clause affirms: all but what it denies."""
     particle = _PARTICLE.match(clause)
     start = particle.end() if particle else 0
-    if _DENIED_BEFORE.search(clause[start:].rstrip(" .;!?")) and not _DENIAL.search(clause, start):
-        return "", clause
     match = _DENIAL.search(clause, start)
+    said = clause[start:].rstrip(" .;!?")
+    if not match and said.rstrip().lower().endswith(_ENDS_OF_DENIALS) and _DENIED_BEFORE.search(said):
+        return ""
     if not match:
-        return clause, ""
+        return clause
     resumed = _RESUMED.search(clause, match.end())
-    end = resumed.start() if resumed else len(clause)
-    rest_live, rest_denied = _denied_part(clause[end:]) if resumed else ("", "")
-    return f"{clause[: match.start()]} | {rest_live}", f"{clause[match.end() : end]} | {rest_denied}"
+    rest = _affirmed_part(clause[resumed.start() :]) if resumed else ""
+    return f"{clause[: match.start()]} | {rest}"

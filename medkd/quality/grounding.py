@@ -84,23 +84,13 @@ def ground(record: Record, conversation: str, schema: RecordSchema) -> Grounding
 def supports(record: Record, conversation: str, schema: RecordSchema) -> Iterator[tuple[str, str, list[int]]]:
     """Each value that claims something, in record order: its leaf path, the value, and the turns that support it."""
     talk, rules = _Talk.read(conversation), schema.rules
-    for path, value, item in _claims(record, schema):
+    for path, value, item in schema.claims(record):
         if value == NOT_PROVIDED or rules[path].support == "nothing":
             continue
         found = _denied(talk, rules[path]) if value == NONE else _supported(talk, rules[path], value)
         if found and item and rules[path].tied_to:
             found = _tied(talk, value, str(item[rules[path].tied_to]), found, record, schema)
         yield path, value, found
-
-
-def _claims(record: Record, schema: RecordSchema) -> Iterator[tuple[str, str, Record | None]]:
-    """Each value with its leaf path and, inside a list of items, its item."""
-    nothing = schema.empty()
-    for field in schema.fields:
-        items = record[field.name] if field.kind == "items" else [None]
-        for item in items:
-            alone = {**nothing, field.name: [item] if item else record[field.name]}
-            yield from ((path, value, item) for path, value in schema.values(alone) if re.split(r"\W", path)[0] == field.name)
 
 
 def _supported(talk: _Talk, rule: Rule, value: str) -> list[int]:

@@ -51,7 +51,7 @@ _STOP_WORDS = frozenset(
 def tokens(text: str) -> tuple[str, ...]:
     """The words and numbers of a text in normal form, in order."""
     joined = _SPELLED.sub(lambda match: re.sub("[. ]", "", match[0]), text)
-    plain = unicodedata.normalize("NFKC", joined).lower().replace("’", "'")
+    plain = (joined if joined.isascii() else unicodedata.normalize("NFKC", joined).replace("’", "'")).lower()
     return tuple(map(_fold_word, _fold_numbers(_TOKEN.findall(plain))))
 
 
