@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from medkd.config import TeacherConfig, config_hash
 from medkd.errors import ConfigError, FencedError, InputError
 from medkd.stages import plan as planning
-from medkd.stages import tallies
-from medkd.stages.sample_steps import TOKEN_KINDS, Row
 from medkd.stages.shard_options import ShardOptions
 from medkd.stages.shard_work import Judge, ShardWork
 from medkd.store import journal, layout, manifests
@@ -70,23 +67,13 @@ def generate(
 
 def _finish(store: Store, plan: planning.Plan, teacher: TeacherConfig, number: int, shard: ShardWork) -> Manifest:
     """Write the tables as a pure function of the journal, the manifest last."""
-    # Here and not above: pyarrow takes a third of a second to load, before the first call.
-    from medkd.store import tables
-
-    endings = [shard.ended[index] for index in shard.indices]
-    accepted = [ended.accepted for ended in endings if ended.accepted]
-    rejected = [row for ended in endings for row in ended.rejected]
-    calls = sorted((_call_row(entry) for entry in shard.ledger.replies.values()), key=lambda row: row["key"])
-    files = (
-        tables.write(store, layout.shard_file(number, "samples.parquet"), accepted, tables.SAMPLE_COLUMNS),
-        tables.write(store, layout.shard_file(number, "rejected.parquet"), rejected, tables.REJECTED_COLUMNS),
-        tables.write(store, layout.shard_file(number, "calls.parquet"), calls, tables.CALL_COLUMNS),
-    )
+    tables = shard.tables
+    files = tables.close()
     replay = journal.replay_shard(store, number, plan.hash, keep_replies=False)
     budget = shard.ledger.budget
-    possibly = replay.possibly_usd + sum(row["possibly_usd"] for row in calls)
-    spent = sum(row["cost_usd"] for row in calls)
+    spent, possibly = tables.spent_usd, replay.possibly_usd + tables.possibly_usd
     lost = lost_usd(store, number, replay.chunks) if budget else 0.0
+    counts = tables.counts()
     manifest = Manifest(
         stage="generate",
         shard=number,
@@ -94,33 +81,15 @@ def _finish(store: Store, plan: planning.Plan, teacher: TeacherConfig, number: i
         config_hash=config_hash(teacher),
         inputs={layout.PLAN: plan.hash},
         files=files,
-        counts={**_counts(len(shard.indices), accepted, rejected, calls), **tallies.tally(endings, plan.cells())},
+        counts={**counts, "short_cells": tables.short_cells.table(plan.cells()), "groups": tables.groups.table()},
         money={"spent_usd": spent, "possibly_usd": possibly + lost, "taken_usd": replay.money_usd + lost},
     )
     manifests.write(store, layout.shard_file(number, "manifest.json"), manifest)
     if budget:
         budget.give_back(replay.money_usd - spent - possibly)
     shard.complete()
-    event("shard complete", accepted=len(accepted), rejected=len(rejected), calls=len(calls), spent_usd=round(spent, 6))
+    event("shard complete", **{name: counts[name] for name in ("accepted", "rejected", "calls")}, spent_usd=round(spent, 6))
     return manifest
-
-
-def _call_row(entry: Mapping[str, Any]) -> Row:
-    return {key: value for key, value in entry.items() if key != "kind"}
-
-
-def _counts(num_samples: int, accepted: list[Row], rejected: list[Row], calls: list[Row]) -> dict[str, Any]:
-    return {
-        "samples": num_samples,
-        "accepted": len(accepted),
-        "short": num_samples - len(accepted),
-        "rejected": len(rejected),
-        "rejected_by_reason": dict(sorted(Counter(row["reason"] for row in rejected).items())),
-        "calls": len(calls),
-        "attempts": sum(row["attempts"] for row in calls),
-        "repairs": sum(1 for row in calls if row["repair"]),
-        **{kind: sum(row[kind] or 0 for row in calls) for kind in TOKEN_KINDS},
-    }
 
 
 def shard_states(store: Store, num_shards: int) -> Iterator[dict[str, Any]]:

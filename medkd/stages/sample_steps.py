@@ -48,6 +48,8 @@ class Ended:
     rejected: tuple[Row, ...]
 
 
+CONVERSATION = "conversation"
+"""The step whose reply is read soonest: nearly always it leads to another call."""
 JUDGE = "judge"
 """The step of a second extraction."""
 
@@ -216,9 +218,7 @@ class _Variation:
             check_conversation(text, self.plan.min_exchanges)
             return text.strip()
 
-        return self._answer(
-            "conversation", partial(prompts.conversation_request, self.spec, self.teacher, self.plan.schema), check
-        )
+        return self._answer(CONVERSATION, partial(prompts.conversation_request, self.spec, self.teacher, self.plan.schema), check)
 
     def _record(self, conversation: str) -> tuple[Record, Grounding]:
         """The checked record and what its conversation supports of it."""

@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from medkd.config import TeacherConfig
 from medkd.errors import BudgetError, ConfigError, MedkdError
+from medkd.samples import sample_index
 from medkd.stages import estimates
 from medkd.stages import plan as planning
 from medkd.stages.sample_steps import TOKEN_KINDS, Ask
@@ -33,10 +33,10 @@ COMMIT_SHARE = 0.25
 
 @dataclass
 class _Group:
-    """Entries on their way into the journal, and the samples that wait for them."""
+    """Entries on their way into the journal, and the calls whose answers they are."""
 
     entries: list[journal.Entry] = field(default_factory=list)
-    samples: list[int] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
     notes: list[threading.Event] = field(default_factory=list)
     added_usd: float = 0.0
     since: float = 0.0
@@ -57,8 +57,7 @@ class ShardLedger:
         judge: TeacherConfig | None = None,
     ) -> None:
         self._judge = judge
-        self.replies: dict[str, Mapping[str, Any]] = {}
-        """Durable answers by call key."""
+        self._replies: dict[int, dict[str, journal.Entry]] = {}
         self._store = store
         self._plan = plan
         self._teacher = teacher
@@ -79,7 +78,8 @@ class ShardLedger:
     def claim(self) -> journal.Replay:
         """Take the shard over; what stands in its journal is known and paid from here on."""
         replay = self._journal.claim(0.0 if self._all_is_known else self._allowance())
-        self.replies = dict(replay.done)
+        for entry in replay.done.values():
+            self._keep(entry)
         self.purse.spent_usd = sum(entry["cost_usd"] for entry in replay.done.values())
         self.purse.possibly_usd = replay.possibly_usd + sum(entry["possibly_usd"] for entry in replay.done.values())
         lost = lost_usd(self._store, self._options.shard, replay.chunks) if self.budget else 0.0
@@ -87,11 +87,23 @@ class ShardLedger:
         self.purse.possibly_usd += lost
         return replay
 
+    def replies(self, index: int) -> Mapping[str, journal.Entry]:
+        """Durable answers to a sample's calls by call key, in the order in which they came."""
+        return self._replies.get(index, {})
+
+    def drop_replies(self, index: int) -> None:
+        """The sample has ended: nobody asks for its answers any more."""
+        self._replies.pop(index, None)
+
+    def _keep(self, entry: journal.Entry) -> None:
+        # The first answer where one stands twice, as in a replay.
+        self._replies.setdefault(sample_index(entry["sample_id"]), {}).setdefault(entry["key"], entry)
+
     def answered(self, ask: Ask, answer: Answer) -> None:
         """Put an answer on its way into the journal."""
         self.purse.settle(ask.key, answer.cost_usd, answer.possibly_usd)
         self._add(_done_entry(ask, answer))
-        self._group.samples.append(ask.spec.index)
+        self._group.asks.append(ask)
 
     def note(self, note: Note) -> None:
         """Put an entry on its way into the journal, whose sender waits until it is durable."""
@@ -130,8 +142,8 @@ class ShardLedger:
         """Write what waits as a segment after which nothing more is sent."""
         self._commit(last=True)
 
-    def committed(self) -> list[int]:
-        """To be called for `Committed`: the samples that can go on."""
+    def committed(self) -> list[Ask]:
+        """To be called for `Committed`: the calls whose samples can go on."""
         assert self._committing
         group, self._committing = self._committing, None
         self.purse.durable()
@@ -139,10 +151,10 @@ class ShardLedger:
             self.purse.add(group.added_usd)
         for entry in group.entries:
             if entry["kind"] == "done":
-                self.replies[entry["key"]] = entry
+                self._keep(entry)
         for note in group.notes:
             note.set()
-        return group.samples
+        return group.asks
 
     def commit_failed(self) -> None:
         self._committing = None

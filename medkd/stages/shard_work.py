@@ -19,12 +19,13 @@ from medkd.config import TeacherConfig
 from medkd.errors import FencedError, MedkdError, StoppedError
 from medkd.stages import plan as planning
 from medkd.stages.control import Control, read_control
-from medkd.stages.sample_steps import Ask, Ended, next_step
+from medkd.stages.sample_steps import CONVERSATION, Ask, Ended, next_step
 from medkd.stages.shard_batches import BatchCalls
 from medkd.stages.shard_calls import Answered, Calls, CommitFailed, Committed, Crashed, Event, Events, Failed, Note
 from medkd.stages.shard_ledger import ShardLedger
 from medkd.stages.shard_options import ShardOptions
-from medkd.stages.tallies import gold_agreement, short_cells
+from medkd.stages.shard_tables import ShardTables
+from medkd.stages.tallies import gold_agreement
 from medkd.store import conversations, layout
 from medkd.store.conversations import ImportedRow
 from medkd.store.files import Store
@@ -59,7 +60,6 @@ class ShardWork:
     ) -> None:
         self._judge = judge.teacher if judge else None
         self.indices = plan.shard_range(options.shard, cut.num_shards)
-        self.ended: dict[int, Ended] = {}
         self._store = store
         self._plan = plan
         self._teacher = teacher
@@ -69,6 +69,8 @@ class ShardWork:
         self._stop = stop
         self._on_progress = on_progress
         self._cells_of_run = plan.cells()
+        self.tables = ShardTables(store, options.shard, self.indices)
+        self._pilot: list[Ended] = []
         self._imported = _imported_rows(plan, self.indices, store)
         self._events: Events = queue.SimpleQueue()
         self.ledger = ShardLedger(store, plan, cut, teacher, options, stop, self._events, self._judge)
@@ -85,7 +87,9 @@ class ShardWork:
                 batch_size=teacher.limits.batch_size,
                 poll_seconds=teacher.limits.batch_poll_seconds,
             )
-        self._to_advance: deque[int] = deque()
+        self._to_ask: deque[int] = deque()
+        self._to_read: deque[int] = deque()
+        self._ready: deque[Ask] = deque()
         self._unstarted = iter(self.indices)
         self._open_samples = 0
         self._last_progress = 0.0
@@ -132,16 +136,19 @@ class ShardWork:
         for index in self.indices:
             step = self._next_step(index)
             assert isinstance(step, Ended), "a closed journal answers every call"
-            self.ended[index] = step
+            self._end(index, step)
 
     def _loop(self) -> None:
         try:
-            while len(self.ended) < len(self.indices) and not self._must_leave():
+            while self.tables.num_ended < len(self.indices) and not self._must_leave():
                 self._dispatch()
-                self.ledger.take_money(f"{len(self.ended)} of {len(self.indices)}")
+                self.ledger.take_money(f"{self.tables.num_ended} of {len(self.indices)}")
                 self.ledger.commit_if_due(self._calls.has_room)
                 self._report_progress()
-                if len(self.ended) < len(self.indices):
+                if self._to_read:
+                    self._read_one()
+                    self._next_event(timeout=0)
+                elif self.tables.num_ended < len(self.indices):
                     self._next_event(timeout=0.05 if self.ledger.is_waiting else 0.2)
         except MedkdError as error:
             # The store or its control file failed this thread; what was answered is made durable all the same.
@@ -178,7 +185,8 @@ class ShardWork:
     @property
     def _parked(self) -> bool:
         """Whether the run's control leaves this shard nothing to do."""
-        busy = self._calls.outstanding or self._to_advance or self.ledger.is_committing or self.ledger.is_waiting
+        to_do = self._to_ask or self._to_read or self._ready
+        busy = self._calls.outstanding or to_do or self.ledger.is_committing or self.ledger.is_waiting
         return not busy and self._state == "running" and not self._may_start()
 
     # --- samples ------------------------------------------------------------------------------------------------------
@@ -186,22 +194,48 @@ class ShardWork:
     def _dispatch(self) -> None:
         """Give free slots to samples that have a durable reply to go on from, else to new samples within the look-ahead."""
         while self._calls.has_room and not self.ledger.is_full:
-            index = self._next_index()
-            if index is None:
+            ask = self._next_ask()
+            if ask is None:
                 return
-            step = self._next_step(index)
-            if isinstance(step, Ended):
-                self.ended[index] = step
-                self._open_samples -= 1
-            else:
-                self._calls.send(step)
+            self._calls.send(ask)
+
+    def _next_ask(self) -> Ask | None:
+        if self._ready:
+            return self._ready.popleft()
+        while (index := self._next_index()) is not None:
+            ask = self._advance(index)
+            if ask:
+                return ask
+        return None
+
+    def _read_one(self) -> None:
+        """Read one sample's record, which takes longer than any other step: after the slots have work, and one at a time."""
+        ask = self._advance(self._to_read.popleft())
+        if ask:
+            self._ready.append(ask)
+
+    def _advance(self, index: int) -> Ask | None:
+        """A sample's next call, or None: it has its end."""
+        step = self._next_step(index)
+        if isinstance(step, Ask):
+            return step
+        self._end(index, step)
+        self._open_samples -= 1
+        return None
+
+    def _end(self, index: int, ended: Ended) -> None:
+        self.tables.add(index, ended, self.ledger.replies(index).values())
+        self.ledger.drop_replies(index)
+        # Not more than the pilot's samples.
+        self._pilot = [*self._pilot, ended] if self._control.state == "pilot" else []
 
     def _next_step(self, index: int) -> Ask | Ended:
-        return next_step(self._plan, self._teacher, index, self.ledger.replies, self._imported.get(index), self._judge)
+        replies = self.ledger.replies(index)
+        return next_step(self._plan, self._teacher, index, replies, self._imported.get(index), self._judge)
 
     def _next_index(self) -> int | None:
-        if self._to_advance:
-            return self._to_advance.popleft()
+        if self._to_ask:
+            return self._to_ask.popleft()
         # Bounded, so that samples end about in order and the memory of a shard does not grow with its size.
         if self._open_samples >= 2 * self._options.group_limit or not self._may_start():
             return None
@@ -215,7 +249,7 @@ class ShardWork:
         if self._control.state == "hold":
             return False
         if self._control.state == "pilot":
-            return self._options.shard == 0 and len(self.ended) + self._open_samples < self._control.pilot_samples
+            return self._options.shard == 0 and self.tables.num_ended + self._open_samples < self._control.pilot_samples
         return True
 
     # --- events -------------------------------------------------------------------------------------------------------
@@ -239,7 +273,8 @@ class ShardWork:
             self._num_calls += 1
             self.ledger.answered(found.ask, found.answer)
         elif isinstance(found, Committed):
-            self._to_advance.extend(self.ledger.committed())
+            for ask in self.ledger.committed():
+                (self._to_ask if ask.step == CONVERSATION else self._to_read).append(ask.spec.index)
         elif isinstance(found, Note):
             self.ledger.note(found)
         elif isinstance(found, Failed):
@@ -281,7 +316,6 @@ class ShardWork:
         return "judge" if until == judge_until else "batch" if until == batch_until else None
 
     def _progress(self) -> dict[str, Any]:
-        accepted = sum(1 for ended in self.ended.values() if ended.accepted)
         teacher_until = self._client.state()["parked_until"]
         judge_until = self._judge_client.state()["parked_until"] if self._judge_client else None
         batch_until = self._calls.parked_until if isinstance(self._calls, BatchCalls) and self._state == "running" else None
@@ -294,11 +328,11 @@ class ShardWork:
             "parked_until": until,
             "parked_for": self._parked_for(until, judge_until, batch_until),
             "total": len(self.indices),
-            "accepted": accepted,
-            "short": len(self.ended) - accepted,
-            **(gold_agreement(self.ended.values(), self._plan.schema) if self._control.state == "pilot" else {}),
-            "short_cells": short_cells(self.ended.values(), self._cells_of_run),
-            "rejected": sum(len(ended.rejected) for ended in self.ended.values()),
+            "accepted": self.tables.num_accepted,
+            "short": self.tables.num_ended - self.tables.num_accepted,
+            **(gold_agreement(self._pilot, self._plan.schema) if self._control.state == "pilot" else {}),
+            "short_cells": self.tables.short_cells.table(self._cells_of_run),
+            "rejected": self.tables.num_rejected,
             "calls": self._num_calls,
             "calls_resumed": self._resumed_calls,
             "spent_usd": self.ledger.purse.spent_usd,

@@ -16,7 +16,7 @@ from medkd.quality.scores import compare, total
 if TYPE_CHECKING:
     from medkd.records import RecordSchema
     from medkd.stages.plan import Plan
-    from medkd.stages.sample_steps import Ended, Row
+    from medkd.stages.sample_steps import Ended
 
 GROUPS = ("teacher", "topic", "mood")
 _SUMS = ("samples", "accepted", "tries", "cost_usd", "judged", "agreed")
@@ -25,31 +25,59 @@ _SUMS = ("samples", "accepted", "tries", "cost_usd", "judged", "agreed")
 Cell = tuple[str, str]
 
 
-def tally(endings: Sequence[Ended], of_run: Mapping[Cell, int]) -> dict[str, Any]:
-    """The tallies of a shard's samples: `short_cells` and `groups`, as its manifest carries them."""
-    return {"short_cells": short_cells(endings, of_run), "groups": _groups(endings)}
+class ShortCells:
+    """Cells of a shard with fewer accepted samples than planned, and why all tries of the missing ones were rejected."""
 
+    def __init__(self) -> None:
+        self._planned: Counter[Cell] = Counter()
+        self._accepted: Counter[Cell] = Counter()
+        self._reasons: dict[Cell, Counter[str]] = {}
 
-def short_cells(endings: Iterable[Ended], of_run: Mapping[Cell, int]) -> list[dict[str, Any]]:
-    """Cells of a shard with fewer accepted samples than planned, and why all tries of the missing ones were rejected.
-
-    of_run: samples that the whole run plans of each cell, where that is known; carried along for whoever adds shards up.
-    """
-    planned: Counter[Cell] = Counter()
-    accepted: Counter[Cell] = Counter()
-    reasons: dict[Cell, Counter[str]] = {}
-    for ended in endings:
-        row = _any_row(ended)
+    def add(self, ended: Ended) -> None:
+        """One more sample of the shard."""
+        row = ended.accepted or ended.rejected[0]
         cell = (row["topic"], row["mood"])
-        planned[cell] += 1
+        self._planned[cell] += 1
         if ended.accepted:
-            accepted[cell] += 1
+            self._accepted[cell] += 1
         else:
-            reasons.setdefault(cell, Counter()).update(rejected["reason"] for rejected in ended.rejected)
-    return [
-        {**_short_cell(cell, planned[cell], accepted[cell], found), "of_run": of_run.get(cell)}
-        for cell, found in sorted(reasons.items())
-    ]
+            self._reasons.setdefault(cell, Counter()).update(rejected["reason"] for rejected in ended.rejected)
+
+    def table(self, of_run: Mapping[Cell, int]) -> list[dict[str, Any]]:
+        """As a manifest and a progress file carry it.
+
+        of_run: samples that the whole run plans of each cell, where that is known; carried along for whoever adds shards up.
+        """
+        return [
+            {**_short_cell(cell, self._planned[cell], self._accepted[cell], found), "of_run": of_run.get(cell)}
+            for cell, found in sorted(self._reasons.items())
+        ]
+
+
+class Groups:
+    """Samples, tries and cost of a shard by teacher, topic and mood."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[str, Counter[str]]] = {group: {} for group in GROUPS}
+
+    def add(self, ended: Ended) -> None:
+        """One more sample of the shard; in the plan's order, since sums of the same costs in another order may differ."""
+        tries = [*ended.rejected, *([ended.accepted] if ended.accepted else [])]
+        one = {
+            "samples": 1,
+            "accepted": int(ended.accepted is not None),
+            "tries": len(tries),
+            "cost_usd": sum(row["cost_usd"] for row in tries),
+        }
+        disagreement = ended.accepted.get("disagreement") if ended.accepted else None
+        if disagreement is not None:
+            one |= {"judged": 1, "agreed": int(not disagreement)}
+        for group in GROUPS:
+            self._sums[group].setdefault(tries[0][group], Counter()).update(one)
+
+    def table(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """As a manifest carries it."""
+        return {group: {name: dict(found) for name, found in sorted(sums.items())} for group, sums in self._sums.items()}
 
 
 def merged_short_cells(tables: Iterable[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
@@ -117,31 +145,9 @@ def _with_shares(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _groups(endings: Iterable[Ended]) -> dict[str, dict[str, dict[str, Any]]]:
-    sums: dict[str, dict[str, Counter[str]]] = {group: {} for group in GROUPS}
-    for ended in endings:
-        tries = [*ended.rejected, *([ended.accepted] if ended.accepted else [])]
-        one = {
-            "samples": 1,
-            "accepted": int(ended.accepted is not None),
-            "tries": len(tries),
-            "cost_usd": sum(row["cost_usd"] for row in tries),
-        }
-        disagreement = ended.accepted.get("disagreement") if ended.accepted else None
-        if disagreement is not None:
-            one |= {"judged": 1, "agreed": int(not disagreement)}
-        for group in GROUPS:
-            sums[group].setdefault(tries[0][group], Counter()).update(one)
-    return {group: {name: dict(found) for name, found in sorted(sums[group].items())} for group in GROUPS}
-
-
 def _short_cell(cell: Cell, planned: int, accepted: int, reasons: Counter[str]) -> dict[str, Any]:
     by_count = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return {"topic": cell[0], "mood": cell[1], "planned": planned, "accepted": accepted, "reasons": dict(by_count)}
-
-
-def _any_row(ended: Ended) -> Row:
-    return ended.accepted or ended.rejected[0]
 
 
 def shown_cells(cells: Sequence[Mapping[str, Any]], most: int = 8) -> tuple[str, ...]:

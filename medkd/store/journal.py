@@ -160,12 +160,16 @@ def replay_shard(store: Store, shard: int, plan_hash: str, *, keep_replies: bool
     if [file.path for file in files] != expected:
         raise incomplete
     try:
-        segments = store.read_many(expected)
+        return replay(_decoded(store, expected), plan_hash, layout.journal_folder(shard), keep_replies=keep_replies)
     except FileNotFoundError:
         raise incomplete from None
-    # One after the other: all decoded at once would be a second copy of whatever the shard has heard.
-    decoded = (decode_segment(segments[path], path) for path in expected)
-    return replay(decoded, plan_hash, layout.journal_folder(shard), keep_replies=keep_replies)
+
+
+def _decoded(store: Store, paths: Sequence[str]) -> Iterator[list[Entry]]:
+    """Some at a time: all at once would be a second copy of whatever the shard has heard."""
+    for start in range(0, len(paths), _SEGMENTS_AT_ONCE):
+        for path, data in store.read_many(paths[start : start + _SEGMENTS_AT_ONCE]).items():
+            yield decode_segment(data, path)
 
 
 def stream_answers(store: Store, shard: int, plan_hash: str) -> Iterator[Entry]:
@@ -217,5 +221,4 @@ def replay(segments: Iterable[Sequence[Entry]], plan_hash: str, shown: str = "jo
 
 def delete_segments(store: Store, shard: int) -> None:
     """Remove a finished shard's segments; the calls table keeps what they held."""
-    for file in store.list_files(layout.journal_folder(shard)):
-        store.delete(file.path)
+    store.delete_many(file.path for file in store.list_files(layout.journal_folder(shard)))

@@ -13,10 +13,13 @@ import pyarrow.parquet as pq
 from medkd.store.files import Store
 from medkd.store.manifests import FileEntry, entry, read_verified
 
+# The library's own allocator keeps some 25 MB of what it was ever given; a shard has an hour of small tables.
+pa.set_memory_pool(pa.system_memory_pool())
+
 Row = dict[str, Any]
 
-_ROWS_IN_MEMORY = 2048
-"""Some 10 MB as Python objects, for conversations of usual length."""
+_ROWS_IN_MEMORY = 512
+"""Some 3 MB as Python objects, for conversations of usual length; a shard writes three tables while its calls are under way."""
 _SMALL_FILE = 1 << 20
 
 _WHOSE = ("sample_id", "topic", "mood", "source", "source_id", "teacher", "variation", "attempts")
@@ -192,7 +195,7 @@ def read(store: Store, files: Iterable[FileEntry], columns: Sequence[str] | None
 
 
 def stream(store: Store, files: Iterable[FileEntry], columns: Sequence[str] | None = None) -> Iterator[Row]:
-    """As `read`, a few thousand rows in memory at a time beside one file's bytes."""
+    """As `read`, some hundred rows in memory at a time beside one file's bytes."""
     for file in files:
         parquet = pq.ParquetFile(io.BytesIO(read_verified(store, file)))
         for batch in parquet.iter_batches(_ROWS_IN_MEMORY, columns=list(columns) if columns else None):
@@ -200,7 +203,7 @@ def stream(store: Store, files: Iterable[FileEntry], columns: Sequence[str] | No
 
 
 class PartWriter:
-    """Writes any number of rows as numbered Parquet files, a few thousand rows in memory at a time; a file that is not whole
+    """Writes any number of rows as numbered Parquet files, some hundred rows in memory at a time; a file that is not whole
     yet grows in this machine's temporary folder.
 
     path_of: the path of part 0, 1, ... rows_per_file: None for a single file. Equal rows give equal bytes, however they come; no

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from medkd import config
@@ -9,7 +11,7 @@ from medkd.simulator.server import Server
 from medkd.stages.plan import Plan
 from medkd.stages.progress import ShardReader
 from medkd.stages.sample_steps import Ended
-from medkd.stages.tallies import lost_cells, merged_groups, merged_short_cells, short_cells, shown_cells, tally
+from medkd.stages.tallies import Groups, ShortCells, lost_cells, merged_groups, merged_short_cells, shown_cells
 from medkd.store import tables
 from medkd.store.files import open_store
 from tests.generation import Worker, planned, simulated, start_simulator
@@ -23,6 +25,20 @@ def sample(topic: str, mood: str, *reasons: str, accepted: bool = True) -> Ended
     return Ended(
         accepted=row(topic, mood) if accepted else None, rejected=tuple(row(topic, mood, reason, 0.02) for reason in reasons)
     )
+
+
+def short_cells(samples: list[Ended], of_run: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
+    cells = ShortCells()
+    for ended in samples:
+        cells.add(ended)
+    return cells.table(of_run)
+
+
+def groups(samples: list[Ended]) -> dict[str, Any]:
+    found = Groups()
+    for ended in samples:
+        found.add(ended)
+    return found.table()
 
 
 FIRST = [sample("gout", "calm"), sample("gout", "calm", "length", "ungrounded", "length", "length", accepted=False)]
@@ -53,7 +69,7 @@ def test_the_screen_shows_the_largest_gaps_first_and_counts_the_rest() -> None:
 
 
 def test_acceptance_and_cost_are_sums_over_all_tries() -> None:
-    merged = merged_groups(tally(shard, {})["groups"] for shard in (FIRST, SECOND, []))
+    merged = merged_groups(groups(shard) for shard in (FIRST, SECOND, []))
     # gout: an accepted row, four failed tries of another sample, a failed try and its accepted successor.
     assert merged["topic"]["gout"] == {
         "samples": 3,
