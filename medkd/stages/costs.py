@@ -18,7 +18,7 @@ from medkd.stages import standing
 from medkd.stages.plan import Plan, load_plan
 from medkd.stages.sample_steps import JUDGE
 from medkd.store import journal, layout, tables
-from medkd.store.budget import bookings, lost_usd
+from medkd.store.budget import bookings
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
 
@@ -64,7 +64,7 @@ def costs_of(name: str, store: Store) -> Iterator[Cost]:
     finished = standing.shard_manifests(store, range(cut.num_shards))
     for shard in range(cut.num_shards):
         manifest = finished.get(shard)
-        calls, possibly, topics = _finished(store, plan, manifest) if manifest else _open(store, plan, shard, cut.chunk_usd > 0)
+        calls, possibly, topics = _finished(store, plan, manifest) if manifest else _open(store, plan, shard)
         sums: dict[tuple[str, str, str], Counter[str]] = {}
         for call in calls:
             topic, day = topics.get(call["sample_id"], "imported"), call["at"][:10] or NO_SAMPLE
@@ -107,7 +107,7 @@ def _finished(store: Store, plan: Plan, manifest: Manifest) -> tuple[list[dict[s
     return calls, manifest.money["possibly_usd"], topics
 
 
-def _open(store: Store, plan: Plan, shard: int, priced: bool) -> tuple[list[dict[str, Any]], float, dict[str, str]]:
+def _open(store: Store, plan: Plan, shard: int) -> tuple[list[dict[str, Any]], float, dict[str, str]]:
     """The same of a shard that has not; imported conversations have no topic before it ends.
 
     What is in flight, or may have been sent since the last segment, counts as possibly spent: its process may be dead.
@@ -115,7 +115,6 @@ def _open(store: Store, plan: Plan, shard: int, priced: bool) -> tuple[list[dict
     replay = journal.replay_shard(store, shard, plan.hash)
     calls = list(replay.done.values())
     possibly = replay.possibly_usd + replay.unanswered_usd + sum(call["possibly_usd"] for call in calls)
-    possibly += lost_usd(store, shard, replay.chunks) if priced else 0.0
     return calls, possibly, {} if plan.source else _planned_topics(plan, calls)
 
 

@@ -17,7 +17,7 @@ from medkd.stages import plan as planning
 from medkd.stages.shard_options import ShardOptions
 from medkd.stages.shard_work import Judge, ShardWork
 from medkd.store import journal, layout, manifests
-from medkd.store.budget import lost_usd
+from medkd.store.budget import unjournalled
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
 from medkd.teacher.client import TeacherClient
@@ -72,7 +72,9 @@ def _finish(store: Store, plan: planning.Plan, teacher: TeacherConfig, number: i
     replay = journal.replay_shard(store, number, plan.hash, keep_replies=False)
     budget = shard.ledger.budget
     spent, possibly = tables.spent_usd, replay.possibly_usd + tables.possibly_usd
-    lost = lost_usd(store, number, replay.chunks) if budget else 0.0
+    # What writers before this one left was adopted at its claim. Here is what one took that has yet to notice that it is fenced:
+    # not given back, since it does not meet the segments that are about to be deleted.
+    left = sum(taken.usd for taken in unjournalled(store, number, replay.chunks)) if budget else 0.0
     counts = tables.counts()
     manifest = Manifest(
         stage="generate",
@@ -82,7 +84,7 @@ def _finish(store: Store, plan: planning.Plan, teacher: TeacherConfig, number: i
         inputs={layout.PLAN: plan.hash},
         files=files,
         counts={**counts, "short_cells": tables.short_cells.table(plan.cells()), "groups": tables.groups.table()},
-        money={"spent_usd": spent, "possibly_usd": possibly + lost, "taken_usd": replay.money_usd + lost},
+        money={"spent_usd": spent, "possibly_usd": possibly + left, "taken_usd": replay.money_usd + left},
     )
     manifests.write(store, layout.shard_file(number, "manifest.json"), manifest)
     if budget:

@@ -20,7 +20,7 @@ from medkd.stages.sample_steps import TOKEN_KINDS, Ask
 from medkd.stages.shard_calls import CommitFailed, Committed, Crashed, Events, Needed, Note
 from medkd.stages.shard_options import ShardOptions
 from medkd.store import journal
-from medkd.store.budget import Budget, Purse, lost_usd
+from medkd.store.budget import Budget, Purse, Taken, unjournalled
 from medkd.store.files import Store
 from medkd.teacher.client import Answer
 
@@ -82,9 +82,10 @@ class ShardLedger:
             self._keep(entry)
         self.purse.spent_usd = sum(entry["cost_usd"] for entry in replay.done.values())
         self.purse.possibly_usd = replay.possibly_usd + sum(entry["possibly_usd"] for entry in replay.done.values())
-        lost = lost_usd(self._store, self._options.shard, replay.chunks) if self.budget else 0.0
-        self.purse.taken_usd = replay.money_usd + lost
-        self.purse.possibly_usd += lost
+        self.purse.taken_usd = replay.money_usd
+        if self.budget and not replay.closed:
+            for taken in unjournalled(self._store, self._options.shard, replay.chunks):
+                self._add_money(taken)
         return replay
 
     def replies(self, index: int) -> Mapping[str, journal.Entry]:
@@ -203,8 +204,7 @@ class ShardLedger:
             return
         short = self.purse.short_usd
         while self._group.added_usd < short and (taken := self.budget.take()):
-            self._add({"kind": "money", "path": taken.path, "usd": taken.usd})
-            self._group.added_usd += taken.usd
+            self._add_money(taken)
         if not (self._group.added_usd or self.purse.has_reserved or self._group.entries or self._committing):
             self.purse.refuse(
                 BudgetError(
@@ -212,6 +212,10 @@ class ShardLedger:
                     f"{ended} samples. Raise it and start again, nothing is paid twice"
                 )
             )
+
+    def _add_money(self, taken: Taken) -> None:
+        self._add({"kind": "money", "path": taken.path, "usd": taken.usd})
+        self._group.added_usd += taken.usd
 
     def _allowance(self) -> float:
         """What calls sent between two commits may reserve: twice the slots, each with the dearest call."""

@@ -2,6 +2,10 @@
 
 A chunk is `budget/000017.json`, taken by creating it; each writer goes through the free ones in an order of its own. A closed
 shard puts its rest into `budget/return-00003.json`, which another shard takes by creating `budget/return-00003.taken.json`.
+
+A chunk may be spent once the journal of its shard holds it. What a writer took and died before journalling is the shard's all
+the same: nothing can have been spent from it, and nothing ever will be by that writer, since whoever claims the journal takes
+the number under which it would have written. The claimant adopts it by journalling it.
 """
 
 from __future__ import annotations
@@ -84,12 +88,16 @@ class Budget:
         return json.dumps({"format": 1, "shard": self.shard, "writer": self.writer, "usd": usd}).encode()
 
 
-def lost_usd(store: Store, shard: int, journalled: list[str]) -> float:
-    """Budget that a shard's writers took but died before journalling: counted as possibly spent."""
+def unjournalled(store: Store, shard: int, journalled: list[str]) -> list[Taken]:
+    """What a shard's writers took and its journal does not hold.
+
+    To be asked after the claim, or after the close, of a journal that holds `journalled`: an earlier look could find what the
+    owner before is journalling just now.
+    """
     known = set(journalled)
     paths = [file.path for file in store.list_files(layout.BUDGET) if file.path not in known and not _is_offer(file.path)]
-    contents = (json.loads(data) for data in store.read_many(paths).values())
-    return sum(float(content["usd"]) for content in contents if content["shard"] == shard)
+    contents = {path: json.loads(data) for path, data in sorted(store.read_many(paths).items())}
+    return [Taken(path=path, usd=float(found["usd"])) for path, found in contents.items() if found["shard"] == shard]
 
 
 def bookings(store: Store) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A shard that works by batches is killed again and again: nothing is lost, nothing is billed twice, no call is unknown spend."""
+"""A shard that works by batches is killed again and again: nothing is lost, nothing is billed twice, no spend is unknown."""
 
 from __future__ import annotations
 
@@ -85,6 +85,4 @@ def test_kills_at_random_moments_lose_nothing_and_bill_nothing_twice(tmp_path: P
     assert data_set_hash(rows) == expected
     assert stats["billed_total"] == 48 and stats["bodies_billed_more_than_once"] == 0
     assert manifest["money"]["spent_usd"] == pytest.approx(by_call_usd / 2)
-    # No call's outcome is unknown. What a kill can leave open is a budget chunk that was taken and not yet journalled.
-    chunks_lost = manifest["money"]["possibly_usd"] / json.loads((prefix / "layout.json").read_text())["chunk_usd"]
-    assert chunks_lost == pytest.approx(round(chunks_lost)) and chunks_lost <= KILLS
+    assert manifest["money"]["possibly_usd"] == 0.0

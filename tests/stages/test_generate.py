@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from medkd.simulator.server import Server
 from medkd.stages import control
 from medkd.stages.plan import ConversationSource
 from medkd.store import journal, layout, tables
+from medkd.store.budget import Budget
 from medkd.store.conversations import Columns, survey
 from medkd.store.files import Store, open_store
 from medkd.store.manifests import Manifest
@@ -156,6 +158,18 @@ def test_the_ledger_is_what_the_teacher_billed(server: Server) -> None:
     assert manifest.money["spent_usd"] == pytest.approx(by_tokens)
     assert manifest.money["possibly_usd"] == 0
     assert sum(row["cost_usd"] for row in samples_of(store, manifest)) == pytest.approx(by_tokens)
+
+
+def test_a_chunk_that_a_killed_writer_took_and_did_not_journal_is_spent_by_the_next_one(server: Server) -> None:
+    teacher, store = simulated(server, prices=CHEAP), open_store(f"memory://{uuid.uuid4().hex}")
+    _, cut = planned(store, teacher, samples=10, budget_usd=5.0)
+    killed = Budget(store=store, shard=0, writer="killed", budget_usd=cut.chunk_usd, chunk_usd=cut.chunk_usd)
+    assert killed.take() and not killed.take(), "all that this run may cost"
+    manifest = Worker(store, teacher, budget_usd=cut.chunk_usd).run()
+    assert manifest.counts["accepted"] == 10
+    assert manifest.money["possibly_usd"] == 0 and manifest.money["taken_usd"] == cut.chunk_usd
+    returned = json.loads(store.read(layout.budget_return(0)))["usd"]
+    assert returned == pytest.approx(cut.chunk_usd - manifest.money["spent_usd"])
 
 
 def test_the_budget_stops_all_shards_and_a_larger_one_goes_on() -> None:

@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medkd.errors import BudgetError, StoppedError
+from medkd.errors import BudgetError, FencedError, StoppedError
 from medkd.store import layout
-from medkd.store.budget import Budget, Purse, Taken, TooDearError, chunk_usd, lost_usd
+from medkd.store.budget import Budget, Purse, Taken, TooDearError, chunk_usd, unjournalled
 from medkd.store.files import MemoryStore, Store, StoredFile, open_store
+from medkd.store.journal import Journal
 
 
 def budget(store: Store, shard: int, *, total: float = 2.0, chunk: float = 0.1) -> Budget:
@@ -143,18 +144,35 @@ def test_a_return_that_was_taken_can_be_given_back_by_its_taker(store: Store) ->
     assert budget(store, 4).take() is None
 
 
-def test_only_what_a_shard_took_and_did_not_journal_is_lost(store: Store) -> None:
+def test_what_a_shard_took_and_did_not_journal_is_found_and_is_nobody_elses(store: Store) -> None:
     mine, other = budget(store, 1, total=0.5), budget(store, 2, total=0.5)
-    journalled, lost = mine.take(), mine.take()
-    assert journalled and lost
-    assert other.take() and other.take() and other.take()
-    assert lost_usd(store, 1, [journalled.path]) == pytest.approx(0.1)
-    assert lost_usd(store, 1, [journalled.path, lost.path]) == 0.0
-    assert lost_usd(store, 2, []) == pytest.approx(0.3)
+    journalled, left = mine.take(), mine.take()
+    assert journalled and left
+    others = take_all(other)
+    assert unjournalled(store, 1, [journalled.path]) == [left]
+    assert unjournalled(store, 1, [journalled.path, left.path]) == []
+    assert sorted(unjournalled(store, 2, []), key=str) == sorted(others, key=str)
     other.give_back(0.2)
-    assert lost_usd(store, 2, []) == pytest.approx(0.3), "what was offered is not what was taken"
-    assert mine.take() == Taken(path=layout.budget_return(2, taken=True), usd=0.2)
-    assert lost_usd(store, 1, [journalled.path, lost.path]) == pytest.approx(0.2)
+    assert len(unjournalled(store, 2, [])) == 3, "what was offered is not what was taken"
+    returned = Taken(path=layout.budget_return(2, taken=True), usd=0.2)
+    assert mine.take() == returned
+    assert unjournalled(store, 1, [journalled.path, left.path]) == [returned]
+
+
+def test_a_chunk_that_its_taker_did_not_journal_belongs_to_the_next_owner_and_the_taker_cannot_spend_it(store: Store) -> None:
+    slow, new = (Journal(store, 1, "plan", writer) for writer in ("slow", "new"))
+    slow.claim()
+    chunk = budget(store, 1, total=0.1).take()
+    assert chunk
+    money = {"kind": "money", "path": chunk.path, "usd": chunk.usd}
+    replay = new.claim()
+    assert unjournalled(store, 1, replay.chunks) == [chunk]
+    with pytest.raises(FencedError):
+        slow.commit([money], {}, 0.0)
+    new.commit([money], {}, 0.0)
+    last = Journal(store, 1, "plan", "last").claim()
+    assert (last.money_usd, last.chunks) == (chunk.usd, [chunk.path])
+    assert unjournalled(store, 1, last.chunks) == []
 
 
 # --- the purse --------------------------------------------------------------------------------------------------------
