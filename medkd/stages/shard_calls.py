@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from medkd.errors import MedkdError
 from medkd.stages.sample_steps import JUDGE, Ask
-from medkd.store.budget import TooDearError
+from medkd.store.budget import Purse, TooDearError
 from medkd.teacher.client import Answer, TeacherClient
 
 
@@ -81,14 +81,14 @@ class Calls:
     def __init__(
         self,
         client: TeacherClient,
-        reserve: Callable[[str, float], None],
+        purse: Purse,
         events: Events,
         concurrency: int,
         judge: TeacherClient | None = None,
     ) -> None:
         self._client = client
         self._judge = judge or client
-        self._reserve = reserve
+        self._purse = purse
         self._events = events
         self._concurrency = concurrency
         self._asks: queue.SimpleQueue[Ask | None] = queue.SimpleQueue()
@@ -126,7 +126,8 @@ class Calls:
         while ask := self._asks.get():
             try:
                 client = self._judge if ask.step == JUDGE else self._client
-                self._events.put(Answered(ask, client.ask(ask.request, partial(self._reserve, ask.key))))
+                reserve, release = partial(self._purse.reserve, ask.key), partial(self._purse.release, ask.key)
+                self._events.put(Answered(ask, client.ask(ask.request, reserve, release)))
             except TooDearError:
                 self._events.put(Answered(ask, UNSENT))
             except MedkdError as error:

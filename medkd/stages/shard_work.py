@@ -75,7 +75,7 @@ class ShardWork:
         self._events: Events = queue.SimpleQueue()
         self.ledger = ShardLedger(store, plan, cut, teacher, options, stop, self._events, self._judge)
         self._calls: Calls | BatchCalls = Calls(
-            client, self.ledger.purse.reserve, self._events, options.concurrency, judge.client if judge else None
+            client, self.ledger.purse, self._events, options.concurrency, judge.client if judge else None
         )
         if teacher.mode == "batch":
             self._calls = BatchCalls(

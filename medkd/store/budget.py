@@ -152,9 +152,9 @@ _CENT_FRACTION = 1e-12
 class Purse:
     """What one process may still spend: thread-safe, blocking the caller until money and allowance are there.
 
-    Senders call `reserve`; the thread that commits the journal calls everything else. `on_need` is called, from a sender's
-    thread, when a reservation waits for a chunk or for the next commit. A call whose worst case exceeds `largest_call_usd` is
-    not sent at all.
+    Senders call `reserve` and `release`; the thread that commits the journal calls everything else. `on_need` is called, from a
+    sender's thread, when a reservation waits for a chunk or for the next commit. A call whose worst case exceeds
+    `largest_call_usd` is not sent at all.
     """
 
     def __init__(
@@ -226,6 +226,14 @@ class Purse:
         self._durable.reserved_usd += usd
         if self._snapshot:
             self._snapshot.reserved_usd += usd
+
+    def release(self, key: str, usd: float) -> None:
+        """So much of what was reserved for the call will not be spent, and no answer of it comes: the rest may have been."""
+        with self._changed:
+            left = self._in_flight.pop(key, 0.0) - usd
+            if left > _CENT_FRACTION:
+                self._in_flight[key] = left
+            self._changed.notify_all()
 
     def settle(self, key: str, spent_usd: float, possibly_usd: float) -> None:
         """The call has ended: its reservation gives way to what it cost."""

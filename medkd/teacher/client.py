@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Literal, NoReturn
 
 from medkd.config import TeacherConfig
-from medkd.errors import ConfigError, StoppedError, UnreachableError
+from medkd.errors import ConfigError, MedkdError, StoppedError, UnreachableError
 from medkd.teacher import endpoints, limit_headers, protocols, verdicts
 from medkd.teacher.batches import Batches
 from medkd.teacher.pacing import Pacing, Patience, Ticket
@@ -35,6 +35,8 @@ from medkd.telemetry import event
 
 Reserve = Callable[[float], None]
 """Called before a send with the most it can cost (US dollars); may block, and may raise to prevent the send."""
+Release = Callable[[float], None]
+"""Told how much of what was reserved for a question no send of it can have cost."""
 
 PROBE_REPLY_LIMIT = 256
 MAX_CHARACTERS_PER_TOKEN = 12
@@ -67,6 +69,10 @@ def _unreserved(upper_bound_usd: float) -> None:
     """For calls outside any budget."""
 
 
+def _kept(unspent_usd: float) -> None:
+    """For callers who let a reservation stand where no answer comes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Call:
     """One request as it is sent, again and again if need be."""
@@ -92,6 +98,7 @@ class _Ledger:
     possibly_usd: float = 0.0
     seconds: float = 0.0
     """With the teacher."""
+    reserved_usd: float = 0.0
     held_usd: float | None = None
     """A reservation that no send has used up yet."""
 
@@ -99,6 +106,7 @@ class _Ledger:
         """Make sure that the next send is reserved for; a reservation whose send cost nothing covers the next one too."""
         if self.held_usd is None or self.held_usd < upper_bound_usd:
             self.reserve(upper_bound_usd)
+            self.reserved_usd += upper_bound_usd
             self.held_usd = upper_bound_usd
 
     def settle(self, cost_usd: float, possibly_usd: float) -> None:
@@ -106,6 +114,11 @@ class _Ledger:
         self.possibly_usd += possibly_usd
         if cost_usd or possibly_usd:
             self.held_usd = None
+
+    @property
+    def unspent_usd(self) -> float:
+        """What was reserved and is not used up by what the sends have cost, or possibly cost; to be asked between sends."""
+        return max(0.0, self.reserved_usd - self.cost_usd - self.possibly_usd)
 
 
 class _RejectedAtStart:
@@ -180,17 +193,22 @@ class TeacherClient:
         self._records = itertools.count()
         self._start = _RejectedAtStart()
 
-    def ask(self, request: Request, reserve: Reserve) -> Answer:
+    def ask(self, request: Request, reserve: Reserve, release: Release = _kept) -> Answer:
         """The teacher's answer to `request`, after as many waits and retries as it takes.
 
         Every send is covered by a reservation of its own, except that one whose send cost nothing serves again. What they add
         up to is never less than the answer's `cost_usd` + `possibly_usd`, as long as the teacher keeps to the reply limit.
         Raises RefusedError, ConfigError or UnreachableError when the teacher is over for this run, StoppedError when the run
-        stops; what `reserve` raises passes through, and nothing is sent.
+        stops; what `reserve` raises passes through, and nothing is sent. `release` is told first what was reserved in vain: most
+        calls that an end finds waiting were never sent.
         """
         call = self._call(request)
         ledger = _Ledger(reserve)
-        verdict = self._until_over(call, ledger)
+        try:
+            verdict = self._until_over(call, ledger)
+        except MedkdError:
+            release(ledger.unspent_usd)
+            raise
         return Answer(
             outcome=_OUTCOMES[verdict.kind],
             reason=verdict.reason,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from medkd.config import Prices
-from medkd.errors import BudgetError, ConfigError, FencedError, MedkdError, StoppedError
+from medkd.errors import BudgetError, ConfigError, FencedError, MedkdError, RefusedError, StoppedError
 from medkd.samples import data_set_hash
 from medkd.simulator.server import Server
 from medkd.stages import control
@@ -22,6 +22,7 @@ from medkd.store.budget import Budget
 from medkd.store.conversations import Columns, survey
 from medkd.store.files import Store, open_store
 from medkd.store.manifests import Manifest
+from tests.benchmarks.fault_menu import set_faults
 from tests.generation import Worker, planned, simulated, start_simulator
 
 CHEAP = Prices(input=1.0, output=4.0)
@@ -122,6 +123,35 @@ def test_a_stopped_shard_goes_on_and_asks_nothing_durable_again(store: Store) ->
         stats = server.counters.stats()
         assert stats["billed_total"] == manifest.counts["calls"], "calls in flight at a stop end and are kept"
         assert stats["bodies_billed_more_than_once"] == 0
+    assert manifest.money["possibly_usd"] == 0
+
+
+def test_calls_that_a_terminal_verdict_finds_unsent_are_not_booked_as_possibly_spent() -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    with start_simulator(latency_seconds=0.05, faults="money@12-") as server:
+        teacher = simulated(server, prices=CHEAP)
+        planned(store, teacher, samples=20, budget_usd=5.0)
+        with pytest.raises(RefusedError):
+            Worker(store, teacher, budget_usd=5.0).run()
+        set_faults(server, "")
+        manifest = Worker(store, teacher, budget_usd=5.0).run()
+        stats = server.counters.stats()
+    billed = (stats["billed_prompt_tokens"] * CHEAP.input + stats["billed_completion_tokens"] * CHEAP.output) / 1e6
+    assert manifest.money["spent_usd"] == pytest.approx(billed)
+    assert manifest.money["possibly_usd"] == 0
+
+
+def test_calls_that_a_stop_finds_parked_are_not_booked_as_possibly_spent() -> None:
+    store = open_store(f"memory://{uuid.uuid4().hex}")
+    with start_simulator(latency_seconds=0.05, faults="rate_limit_long@12-") as server:
+        teacher = simulated(server, prices=CHEAP)
+        planned(store, teacher, samples=20, budget_usd=5.0)
+        parked = Worker(store, teacher, budget_usd=5.0)
+        with pytest.raises(StoppedError):
+            parked.run(on_progress=lambda progress: progress["state"] == "parked" and parked.stop.set())
+        set_faults(server, "")
+        manifest = Worker(store, teacher, budget_usd=5.0).run()
+    assert manifest.counts["accepted"] == 20
     assert manifest.money["possibly_usd"] == 0
 
 

@@ -288,6 +288,19 @@ def test_an_attempt_that_is_sent_again_reserves_beside_the_first_which_may_have_
     assert not under_test.has_reserved
 
 
+def test_of_a_call_that_nobody_answers_only_what_was_sent_stays_in_flight() -> None:
+    under_test = purse(money=10.0)
+    under_test.reserve("never sent", 4.0)
+    under_test.release("never sent", 4.0)
+    under_test.reserve("sent once", 2.0)
+    under_test.reserve("sent once", 3.0)
+    under_test.release("sent once", 3.0)
+    assert under_test.snapshot() == ({"sent once": 2.0}, 1e9)
+    assert under_test.free_usd == 8.0
+    under_test.release("not even reserved", 0.0)
+    assert under_test.free_usd == 8.0
+
+
 def test_a_free_teacher_needs_neither_money_nor_a_commit() -> None:
     under_test = purse(money=0.0, allowance=0.0)
     for number in range(100):

@@ -160,6 +160,27 @@ def test_what_reserve_raises_prevents_the_send(clients):
         assert server.requests == [] and client.state()["in_flight"] == 0
 
 
+@pytest.mark.parametrize("lost", [0, 1, 3])
+def test_where_no_answer_comes_what_was_reserved_is_released_but_for_sends_that_may_have_been_billed(clients, lost):
+    reserved, released = [], []
+    with ScriptedTeacher([*[RESET] * lost, error(402)]) as server:
+        with pytest.raises(RefusedError):
+            clients(server).ask(REQUEST, reserved.append, released.append)
+        assert len(server.requests) == lost + 1
+    assert sum(reserved) - sum(released) == pytest.approx(lost * reserved[0])
+    assert len(released) == 1
+
+
+def test_a_call_that_a_stop_finds_in_a_pause_releases_all(clients):
+    stop, reserved, released = threading.Event(), [], []
+    with ScriptedTeacher([error(429, headers={"retry-after": "3600"})]) as server:
+        client = clients(server, stop=stop)
+        threading.Timer(0.3, stop.set).start()
+        with pytest.raises(StoppedError):
+            client.ask(REQUEST, reserved.append, released.append)
+    assert released == reserved and len(reserved) == 1
+
+
 def test_could_not_connect_costs_nothing():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
