@@ -15,7 +15,7 @@ from medkd.teacher.client import Answer
 
 
 class Booking:
-    """The money of one call: `reserve` is what a client calls before it sends."""
+    """The money of one call: `reserve` is what a client calls before it sends, `release` where no answer comes."""
 
     def __init__(self, store: Store, teacher: str, nonce: str, budget_usd: float | None) -> None:
         self._store = store
@@ -40,6 +40,12 @@ class Booking:
                 f"--budget-usd: got {self._budget_usd:g}, of which ${taken - usd:.4f} are taken, and a first call may cost "
                 f"${usd:.4f}; raise it"
             )
+
+    def release(self, usd: float) -> None:
+        """Put down that so much of what was booked cannot have been spent."""
+        if usd:
+            self._reserved_usd = max(0.0, self._reserved_usd - usd)
+            self._write(possibly_usd=self._reserved_usd)
 
     def settle(self, answer: Answer) -> None:
         """Put down what the call has cost."""

@@ -124,7 +124,7 @@ def _reply(store: Store, asked: AskedTeacher, request: Request) -> str:
     from medkd.stages.bookings import Booking
 
     booking = Booking(store, asked.name, key, asked.budget_usd)
-    answer = asked.client.ask(request, booking.reserve)
+    answer = asked.client.ask(request, booking.reserve, booking.release)
     text = answer.reply.text if answer.reply and answer.outcome == "reply" else ""
     # The reply first: a booking that was never settled stands with its worst case. Without one the next evaluation asks anew.
     if answer.reply:

@@ -71,7 +71,7 @@ def first_call(client: TeacherClient, plan: Plan, teacher: TeacherConfig, bookin
     # Conversations are written at another temperature; what refuses that one refuses it here already.
     request = replace(request, temperature=teacher.temperature)
     started = time.monotonic()
-    answer = client.probe(request, booking.reserve)
+    answer = client.probe(request, booking.reserve, booking.release)
     booking.settle(answer)
     usage = answer.reply.usage if answer.reply else None
     tokens = f"{usage.prompt_tokens:,} tokens in, {usage.completion_tokens:,} out" if usage else "no usage in the reply"

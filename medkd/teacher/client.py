@@ -257,9 +257,9 @@ class TeacherClient:
     def _upper_bound_usd(self, call: _Call) -> float:
         return upper_bound_usd(self._teacher.prices, len(call.body or b""), call.reply_limit, _hour_utc())
 
-    def probe(self, request: Request, reserve: Reserve = _unreserved) -> Answer:
+    def probe(self, request: Request, reserve: Reserve = _unreserved, release: Release = _kept) -> Answer:
         """One small call with the parameters of real ones, to fail now and not in the thousandth; ConfigError if refused."""
-        answer = self.ask(replace(request, reply_limit=min(request.reply_limit, PROBE_REPLY_LIMIT)), reserve)
+        answer = self.ask(replace(request, reply_limit=min(request.reply_limit, PROBE_REPLY_LIMIT)), reserve, release)
         if answer.reason == "attempts_exhausted":
             raise UnreachableError(f"{self._label}: no usable answer in {answer.attempts} attempts; check the server's own log")
         if answer.outcome == "reject":

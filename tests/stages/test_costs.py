@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from medkd.config import Prices
-from medkd.errors import BudgetError, ConfigError, StoppedError
+from medkd.errors import BudgetError, ConfigError, RefusedError, StoppedError
 from medkd.simulator.server import Server
 from medkd.stages.bookings import Booking
 from medkd.stages.costs import NO_SAMPLE, as_json, by_group, costs_of, find_runs, shown
@@ -104,6 +104,20 @@ def test_a_first_call_without_room_in_the_budget_is_not_sent(store: Store, serve
     client.close()
     assert server.counters.stats()["requests"] == 0
     assert budget.booked_usd(store) == 0.0
+
+
+def test_a_first_call_that_the_teacher_refuses_leaves_nothing_booked_but_what_was_lost_on_the_way(store: Store) -> None:
+    with start_simulator(faults="reset_after@1,bad_key@2-") as server:
+        teacher = simulated(server, prices=CHEAP)
+        plan, _ = planned(store, teacher, samples=12, budget_usd=5.0)
+        client = TeacherClient(teacher, api_key=None, stop=threading.Event())
+        for booked in (1, 1):
+            with pytest.raises(RefusedError):
+                first_call(client, plan, teacher, Booking(store, "simulator", uuid.uuid4().hex, 5.0))
+            possibly = [one["possibly_usd"] for one in budget.bookings(store)]
+            assert sum(usd > 0 for usd in possibly) == booked
+        client.close()
+        assert max(possibly) >= billed_usd(server) > 0
 
 
 def test_a_booking_that_was_never_settled_stands_with_its_worst_case(store: Store) -> None:
