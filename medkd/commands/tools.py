@@ -90,6 +90,7 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         check_handed_on(said.read_bytes(), str(said))
     if args.input or args.output:
         return _extract_files(args, stop)
+    from medkd.quality.schema import bad_values
     from medkd.stages.windowed import read_in_windows
     from medkd.student.decode import Extractor
 
@@ -98,7 +99,8 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
         raise UsageError(
             "standard input: empty; give one conversation, for example: medkd extract --model DIR < conversation.txt"
         )
-    result = read_in_windows(Extractor.load(Path(args.model), constrained=args.constrained), [conversation])[0]
+    extractor = Extractor.load(Path(args.model), constrained=args.constrained)
+    result = read_in_windows(extractor, [conversation])[0]
     if result.truncated and result.record is None:
         raise ConfigError(
             f"conversation: longer than the model's limit ({result.length} tokens); shorten it or train with a larger max_length"
@@ -109,6 +111,8 @@ def extract(args: argparse.Namespace, stop: threading.Event) -> int:
     if result.unanswered_windows:
         event("the record is of a part of the conversation", windows=result.windows, unanswered=result.unanswered_windows)
     print(json.dumps(result.record, indent=2, ensure_ascii=False))
+    for problem in bad_values(result.record, extractor.tokenizer.linear.schema):
+        print(f"the schema does not allow {problem}", file=sys.stderr)
     return 0
 
 

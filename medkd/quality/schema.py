@@ -70,6 +70,11 @@ def shaped_record(text: str, schema: RecordSchema) -> Record:
     return _tidied(schema.fields, value, schema.rules, "")
 
 
+def bad_values(record: Record, schema: RecordSchema) -> list[str]:
+    """What `parse_record` would refuse about the values of a record of the right shape: each with its path; quotes them."""
+    return list(_domain_problems(schema, _tidied(schema.fields, record, schema.rules, "")))
+
+
 def check_conversation(text: str, min_exchanges: int) -> None:
     """Whether a teacher wrote the conversation it was asked for; InvalidConversation otherwise.
 

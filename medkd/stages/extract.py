@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medkd.errors import ConfigError, InputError, StoppedError
+from medkd.quality.schema import bad_values
 from medkd.stages import standing
 from medkd.stages.plan import load_plan
 from medkd.stages.windowed import read_in_windows
@@ -34,7 +35,8 @@ class Extracted:
     """What became of the conversations, and how long the student worked."""
 
     outcomes: Counter[str]
-    """Conversations by `record`, `record_in_part` where some of their windows have none, or why there is none."""
+    """Conversations by `record`, `record_in_part` where some of their windows have none, `record_with_bad_values` where its
+    schema allows other ones, or why there is none."""
     windowed: int = 0
     """Conversations that were read in several windows."""
     seconds: float
@@ -87,7 +89,8 @@ def extract(
     extractor: Extractor, rows: Iterable[ImportedRow], output: Path, *, batch_size: int, stop: threading.Event
 ) -> Extracted:
     """Write a line for each conversation, in their order: its id, the record or null, why it is null, and in how many windows
-    it was read; with them, of how many the record holds nothing, where that are some.
+    it was read; with them, of how many the record holds nothing, and which of its values its schema does not allow, where that
+    are some.
 
     The file appears whole or not at all. InputError where no row holds a conversation, StoppedError where `stop` was set.
     """
@@ -146,12 +149,20 @@ class _Work:
             return {"source_id": row.source_id, "record": None, "problem": "unusable_row", "detail": row.problem}
         in_part = answer.record is not None and answer.unanswered_windows > 0
         problem = None if in_part else answer.cut or (None if answer.record is not None else "not_a_record")
-        self.outcomes[problem or ("record_in_part" if in_part else "record")] += 1
+        bad = [] if problem or answer.record is None else bad_values(answer.record, self._extractor.tokenizer.linear.schema)
+        kind = "record_in_part" if in_part else "record_with_bad_values" if bad else "record"
+        self.outcomes[problem or kind] += 1
         self.windowed += answer.windows > 1
         if answer.mean_logprob is not None:
             self.answered_in.append(answer.seconds)
-        line = {"source_id": row.source_id, "record": None if problem else answer.record, "mean_logprob": answer.mean_logprob}
+        line: dict[str, Any] = {
+            "source_id": row.source_id,
+            "record": None if problem else answer.record,
+            "mean_logprob": answer.mean_logprob,
+        }
         line["windows"] = answer.windows
         if in_part:
             line["unanswered_windows"] = answer.unanswered_windows
+        if bad:
+            line["bad_values"] = bad
         return {**line, "problem": problem, "raw_text": answer.raw_text} if problem else line

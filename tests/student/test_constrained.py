@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from medkd.config import StudentConfig
 from medkd.errors import ConfigError
 from medkd.records import PATIENT_RECORD, RecordSchema
+from medkd.store.conversations import ImportedRow
 from medkd.store.files import open_store
 from medkd.student.families import FAMILIES
 from medkd.student.tokenizer import StudentTokenizer, make_tokenizer
@@ -116,6 +119,24 @@ def test_a_student_that_never_learned_writes_records_all_the_same(family: str, l
         assert [one.raw_text for one in alone] == [one.raw_text for one in bound]
     assert wrong, "left to itself it wrote records, so this test shows nothing"
     assert ended and len(said) > 2
+
+
+def test_values_that_the_schema_does_not_allow_are_named_beside_the_record(tmp_path: Path) -> None:
+    from medkd.stages.extract import extract
+    from medkd.student.decode import Extractor
+
+    student = tiny_student("gpt2", max_length=512)
+    tokenizer = build_tokenizer(open_store("memory://m"), student, rows(), PATIENT_RECORD, Path("unused"))
+    talks = [
+        ImportedRow(conversation=row["input"], source_id=str(place), record=None, topic="") for place, row in enumerate(rows())
+    ]
+    extractor = Extractor(talkative("gpt2", tokenizer, student, seed=0), tokenizer, constrained=True)
+    done = extract(extractor, talks, tmp_path / "out.jsonl", batch_size=5, stop=threading.Event())
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    invented = [line for line in lines if line["record"] and line["record"]["patient_details"]["sex"] != "NOT PROVIDED"]
+    assert invented and done.outcomes["record_with_bad_values"] >= len(invented)
+    for line in invented:
+        assert any(problem.startswith("patient_details.sex: ") for problem in line["bad_values"])
 
 
 def test_without_the_package_the_flag_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
