@@ -29,7 +29,7 @@ from tests.student.trained import rows, tiny_student
 pytestmark = pytest.mark.torch
 
 BOTH = pytest.mark.parametrize("tokenizer", [LIMITED, TRAINED], ids=["limited", "trained"])
-FAMILY = pytest.mark.parametrize("family", ["t5", "gpt2", "llama"])
+FAMILY = pytest.mark.parametrize("family", ["t5", "gpt2"])
 
 
 def with_schema(tokenizer: StudentTokenizer, schema: RecordSchema) -> StudentTokenizer:
@@ -103,7 +103,7 @@ def test_a_student_that_never_learned_writes_records_all_the_same(family: str, l
         tokenizer = build_tokenizer(open_store("memory://m"), student, rows(), PATIENT_RECORD, Path("unused"))
     ended = wrong = 0
     said = set()
-    for seed in range(3):
+    for seed in range(2):
         model = talkative(family, tokenizer, student, seed)
         conversations = [row["input"] for row in rows()]
         free = Extractor(model, tokenizer).extract(conversations, max_answer_length=120)
@@ -113,10 +113,8 @@ def test_a_student_that_never_learned_writes_records_all_the_same(family: str, l
             assert (one.record is not None) == (one.cut is None), one.raw_text
             ended += one.cut is None
             said.add(one.raw_text)
-        alone = [
-            Extractor(model, tokenizer, constrained=True).extract([text], max_answer_length=120)[0] for text in conversations
-        ]
-        assert [one.raw_text for one in alone] == [one.raw_text for one in bound]
+        (alone,) = Extractor(model, tokenizer, constrained=True).extract(conversations[:1], max_answer_length=120)
+        assert alone.raw_text == bound[0].raw_text
     assert wrong, "left to itself it wrote records, so this test shows nothing"
     assert ended and len(said) > 2
 
