@@ -43,7 +43,7 @@ test-torch: $(READY) ## training tests on real DeepSpeed ranks (CPU)
 	$(BIN)/pytest -m torch $(TESTS)
 
 test-chaos: $(READY) ## tests that kill processes at random moments; with KUBECONFIG a run on that cluster, too
-	$(BIN)/pytest -m chaos $(TESTS)
+	$(BIN)/pytest -m chaos -n 2 $(TESTS)
 
 test-kubernetes: $(READY) ## the chart rendered (needs Helm 3 or 4, or both) and the driver against an API with Job semantics
 	$(BIN)/pytest -m '(chart or driver) and not cluster' -n 2 $(TESTS)
