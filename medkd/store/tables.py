@@ -94,18 +94,16 @@ DATASET_COLUMNS = pa.schema(
         *SAMPLE_COLUMNS,
         ("conversation_sha256", pa.string()),
         ("held_out_topic", pa.bool_()),  # topic is only tested on
-        (
-            "review",
-            pa.string(),
-        ),  # what a person made of the row: confirmed, corrected or admitted, see stages.reviewed; else null
+        # What a person made of the row: confirmed, corrected or admitted, see stages.reviewed; else null.
+        ("review", pa.string()),
     ]
 )
 
 DUPLICATE_COLUMNS = pa.schema(
     [
         ("sample_id", pa.string()),
-        ("reason", pa.string()),  # exact, near, or leak: near to a row that is tested or validated on; disputed by its judge; or
-        # wrong, as a person says
+        # exact, near, leak (near to a row that is tested or validated on), disputed by its judge, or wrong, as a person says
+        ("reason", pa.string()),
         ("kept_sample_id", pa.string()),  # null: disputed or wrong
         ("similarity", pa.float64()),  # of a disputed row the share of fields that agree
     ]
