@@ -411,7 +411,7 @@ class DataSetBars(_Strict):
     share_stated: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     """By field (`prescription[].dose`), the share of records that say something there, at least."""
     reject_rate: float | None = Field(default=None, ge=0, le=1)
-    """Share of the tries that failed a check, at most."""
+    """Share of the tries that failed a check, at most; those that a review let in passed, rows that it found wrong failed."""
     duplicate_rate: float | None = Field(default=None, ge=0, le=1)
     """Share of the accepted rows that were left out as duplicates or leaks, at most."""
 

@@ -31,22 +31,36 @@ def judge_data_set(bars: DataSetBars, statistics: Mapping[str, Any]) -> dict[str
     """The verdict on a data set with these statistics."""
     kept = sum(statistics["rows"].values())
     left_out = sum(statistics["duplicates"].values())
-    rejected = statistics.get("rejected", 0)
     checks = []
     if bars.train_rows is not None:
         checks.append(_at_least("rows to train on", bars.train_rows, statistics["rows"]["train"]))
     if bars.rows_per_topic is not None:
-        topic, rows = min(statistics["by_topic"].items(), key=lambda found: (found[1], found[0]))
+        topic, rows = min(_rows_by_topic(statistics).items(), key=lambda found: (found[1], found[0]))
         checks.append(_at_least(f"rows of a topic ({topic} has the fewest)", bars.rows_per_topic, rows))
     for path, share in bars.share_stated.items():
         if path not in statistics["share_stated"]:
             raise ConfigError(f"bars.prepare.share_stated: got {path!r}, known: {', '.join(sorted(statistics['share_stated']))}")
         checks.append(_at_least(f"share of records that state {path}", share, statistics["share_stated"][path]))
     if bars.reject_rate is not None:
-        checks.append(_at_most("share of rejected tries", bars.reject_rate, rejected / max(1, rejected + kept + left_out)))
+        checks.append(_at_most("share of rejected tries", bars.reject_rate, _reject_rate(statistics)))
     if bars.duplicate_rate is not None:
         checks.append(_at_most("share of duplicates", bars.duplicate_rate, left_out / max(1, kept + left_out)))
     return _verdict(checks)
+
+
+def _rows_by_topic(statistics: Mapping[str, Any]) -> dict[str, int]:
+    """The data set's rows of each topic that was tried; a topic whose rows are all rejected or left out has none."""
+    tried = [*statistics.get("acceptance", {}).get("topic", ()), *(cell["topic"] for cell in statistics.get("short_cells", ()))]
+    return {**{topic or "no topic": 0 for topic in tried}, **statistics["by_topic"]}
+
+
+def _reject_rate(statistics: Mapping[str, Any]) -> float:
+    """The share of this run's tries that failed a check, after people: what they let in passed, what they found wrong did not."""
+    checked = statistics.get("rejected", 0)
+    # Statistics of a data set that does not know its accepted tries: rows of other runs count among them.
+    accepted = statistics.get("accepted", sum(statistics["rows"].values()) + sum(statistics["duplicates"].values()))
+    rejected = checked - statistics.get("rejects_admitted", 0) + statistics.get("judged_wrong", 0)
+    return float(rejected / max(1, checked + accepted))
 
 
 def _at_least(what: str, bar: float, got: float) -> dict[str, Any]:

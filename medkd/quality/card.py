@@ -9,6 +9,7 @@ from medkd.quality.statistics import SPLITS
 from medkd.quality.verdicts import verdict_line
 
 _SHORT_SHOWN = 20
+_REVIEWED = "People's records stand in `gold`; in the test split `output` of a corrected row stays the teacher's."
 
 
 def data_set_card(statistics: Mapping[str, Any], verdict: Mapping[str, Any] | None = None) -> str:
@@ -24,7 +25,9 @@ def data_set_card(statistics: Mapping[str, Any], verdict: Mapping[str, Any] | No
     flags = ", ".join(f"{path} in {count:,}" for path, count in statistics["flagged"].items())
     flagged = f"- Flagged in `unsupported`, the conversation does not say it: {flags}.\n" if flags else ""
     agreement = _agreement(statistics.get("agreement"), statistics.get("disputed", 0))
-    reviewed = _reviewed(statistics.get("reviewed", {}), statistics.get("judged_wrong", 0))
+    found = review_words(statistics)
+    reviewed = f"- Reviewed by people (column `review`): {found}. {_REVIEWED}\n" if found else ""
+    let_in = statistics.get("rejects_admitted", 0)
     bars = f"- Bars: {verdict_line(verdict)}.\n" if verdict and verdict["checks"] else ""
     acceptance = "".join(_acceptance(by, statistics.get("acceptance", {}).get(by, {})) for by in ("teacher", "topic"))
     short = _short_cells(statistics.get("short_cells", ()))
@@ -45,7 +48,8 @@ record as JSON).
 - Teacher: {", ".join(statistics["teachers"])}. The terms of the teacher's provider apply to these rows.
 - References: {", ".join(f"{count:,} written by {who}" for who, count in statistics["by_reference"].items())}.
 {united}- Left out: {repeated:,} duplicates, and {duplicates.get("leak", 0):,} rows that say what a row of a later split says; \
-before that {statistics.get("rejected", 0):,} failed a check.
+before that {statistics.get("rejected", 0):,} failed a check\
+{f", of which people let {let_in:,} in" if let_in else ""}.
 {gap}- Balance: {balance["cells"]:,} cells (topic x mood) with {balance["smallest"]:,} to {balance["largest"]:,} rows, \
 {balance["mean"]:,} on average.
 {flagged}{agreement}{reviewed}{bars}- Held-out topics (test only): {", ".join(statistics["held_out_topics"]) or "none"}.
@@ -68,14 +72,14 @@ def _agreement(found: Mapping[str, Any] | None, disputed: int) -> str:
     )
 
 
-def _reviewed(rows: Mapping[str, int], wrong: int) -> str:
-    """What people made of rows; empty where they looked at none."""
+def review_words(statistics: Mapping[str, Any]) -> str:
+    """How many rows of a data set people confirmed, corrected, let in or found wrong; empty where they looked at none."""
+    rows, wrong = statistics.get("reviewed", {}), statistics.get("judged_wrong", 0)
     if not (rows or wrong):
         return ""
     return (
-        f"- Reviewed by people (column `review`): {rows.get('confirmed', 0):,} rows confirmed, {rows.get('corrected', 0):,} "
-        f"corrected, {rows.get('admitted', 0):,} rejected ones admitted, {wrong:,} left out as wrong. People's records stand "
-        "in `gold`; in the test split `output` of a corrected row stays the teacher's.\n"
+        f"{rows.get('confirmed', 0):,} rows confirmed, {rows.get('corrected', 0):,} corrected, {rows.get('admitted', 0):,} "
+        f"rejected ones admitted, {wrong:,} left out as wrong"
     )
 
 

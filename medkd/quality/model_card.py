@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from medkd.quality.card import review_words
 from medkd.quality.report import MODEL_TITLES, REFERENCES
 from medkd.quality.verdicts import verdict_words
 
@@ -29,6 +30,10 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
         yield _row(f"student, on {apart['num_samples']:,} {title}", "student", apart)
     yield ""
     yield "Intervals are resampled by conversation. The baselines saw the training rows only."
+    reviewed = review_words(scores.get("review") or {})
+    if reviewed:
+        yield ""
+        yield f"People reviewed the data set that it was trained and tested on: {reviewed}."
     if scores["bars"]["checks"]:
         yield ""
         yield "| bar | at least | lower end of the interval | |"

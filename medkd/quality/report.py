@@ -177,6 +177,8 @@ class DataSet:
     """Of rows extracted twice: how many were, and how many agree in every field; None where none was."""
     disputed: int = 0
     """Rows left out because their second extraction disagreed."""
+    reviewed: str = ""
+    """What people made of rows, in words; empty where they looked at none."""
 
 
 @dataclass(frozen=True, kw_only=True)

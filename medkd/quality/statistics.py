@@ -50,7 +50,8 @@ class Statistics:
             self._judged += 1
             self._agreed += not row["disagreement"]
             self._disagreement.update(row["disagreement"])
-        record = json.loads(row["output"])
+        # A person's record is what the conversation says, also where the teacher's is kept to be scored.
+        record = json.loads((row.get("review") and row["gold"]) or row["output"])
         self._stated.update({path for path, value in self._schema.values(record) if value != NOT_PROVIDED})
         self._lengths["conversation_characters"][len(row["input"])] += 1
         self._lengths["record_characters"][len(row["output"])] += 1

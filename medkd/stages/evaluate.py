@@ -90,7 +90,7 @@ def evaluate(
     }
     known = manifests.read(store, f"{evaluate_folder(student_name)}/manifest.json")
     if known and (known.inputs, known.config_hash) == (inputs, config_hash(student)):
-        return _judged_again(store, student_name, trained, known, rows, references, bars)
+        return _judged_again(store, student_name, trained, known, rows, references, bars, _review(store, data_set))
     with tempfile.TemporaryDirectory() as scratch:
         folder = _download_model(store, trained, Path(scratch))
         schema = StudentForm.read(folder).fields
@@ -120,7 +120,7 @@ def evaluate(
         del found["student"]
         written["predictions"] += answers.prediction_rows(asked_rows, of_some, found, schema)
     counts = {**_counts(rows, references, predictions), "bars": scores["bars"]}
-    summary = {"format": 1, "student": student_name, **scores, "counts": counts}
+    summary = {"format": 1, "student": student_name, **scores, "counts": counts, "review": _review(store, data_set)}
     home = evaluate_folder(student_name)
     files = [
         tables.write(store, f"{home}/{name}.parquet", found_rows, tables.PREDICTION_COLUMNS)
@@ -142,8 +142,10 @@ def _judged_again(
     rows: Sequence[Row],
     references: Sequence[Reference],
     bars: Sequence[ScoreBar],
+    review: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The evaluation that stands with a fresh verdict: nothing but the bars may have changed, so nobody answers again."""
+    """The evaluation that stands with a fresh verdict: nothing but the bars, or people's word on rows that training has seen, may
+    have changed, so nobody answers again."""
     files = {file.path.rpartition("/")[2]: file for file in known.files}
     summary: dict[str, Any] = json.loads(manifests.read_verified(store, files.pop("scores.json")))
     form = next(file for file in trained.files if file.path.endswith(f"/{FORM_FILE}"))
@@ -157,7 +159,8 @@ def _judged_again(
         compared.append(
             comparison(references[index], Prediction(record=record, raw_text="", valid_json=row["valid_json"]), schema)
         )
-    summary["bars"] = summary["counts"]["bars"] = judge_scores(bars, compared)
+    summary |= {"bars": judge_scores(bars, compared), "review": review}
+    summary["counts"]["bars"] = summary["bars"]
     event("judged again", student=student_name, passed=summary["bars"]["passed"])
     _publish(store, student_name, trained, summary, list(files.values()), known.inputs, known.config_hash)
     return summary
@@ -210,6 +213,15 @@ def _download_model(store: Store, trained: Manifest, scratch: Path) -> Path:
     for file in trained.files:
         (folder / Path(file.path).name).write_bytes(manifests.read_verified(store, file))
     return folder
+
+
+def _review(store: Store, data_set: Manifest) -> dict[str, Any] | None:
+    """What people made of the data set's rows, as its statistics count it; None where it knows of no review."""
+    if layout.REVIEW_MANIFEST not in data_set.inputs:
+        return None
+    file = next(file for file in data_set.files if file.path.endswith("/statistics.json"))
+    statistics = json.loads(manifests.read_verified(store, file))
+    return {"reviewed": statistics.get("reviewed", {}), "judged_wrong": statistics.get("judged_wrong", 0)}
 
 
 def _admitted(store: Store, data_set: Manifest) -> set[str]:

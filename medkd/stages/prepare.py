@@ -135,6 +135,7 @@ def build_data_set(store: Store, lent: Sequence[LentDataSet] = (), require_agree
     inputs |= {one.origin: one.hash for one in lent}
     generated = {
         "short": sum(shard.counts["short"] for shard in shards),
+        "accepted": num_accepted,
         "rejected": sum(shard.counts["rejected"] for shard in shards),
         "missing_shards": missing,
         "missing_samples": sum(len(plan.shard_range(shard, cut.num_shards)) for shard in missing),
@@ -152,6 +153,7 @@ def build_data_set(store: Store, lent: Sequence[LentDataSet] = (), require_agree
     own: Source = outcome.applied(accepted, held_out, plan.prompt_version) if outcome else accepted
     if outcome:
         inputs[layout.REVIEW_MANIFEST] = outcome.hash
+        generated["rejects_admitted"] = outcome.num_admitted
     rows = all_rows(own if shards else None, lent)
     return write_data_set(store, plan.hash, plan.schema, rows, held_out, inputs, generated, require_agreement)
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from medkd.quality.card import review_words
 from medkd.quality.charts import line_chart
 from medkd.quality.report import (
     REFERENCES,
@@ -304,6 +305,7 @@ def _data_set(run: _Run) -> DataSet | None:
         data_set_hash=run.data_set.counts.get("data_set_hash", ""),
         agreement=run.statistics.get("agreement"),
         disputed=run.statistics.get("disputed", 0),
+        reviewed=review_words(run.statistics),
         source=f"{layout.DATASET_MANIFEST}, {layout.DATASET}/statistics.json",
     )
 

@@ -211,6 +211,11 @@ class Outcome:
     lines: tuple[Row, ...]
     schema: RecordSchema
 
+    @property
+    def num_admitted(self) -> int:
+        """Rejected tries that people let in, before duplicates are dropped."""
+        return sum(_is_admitted(line) for line in self.lines)
+
     def applied(self, source: Source, held_out_topics: tuple[str, ...], prompt_version: int) -> Source:
         """The source's rows as people left them."""
         return _Applied(
@@ -219,7 +224,7 @@ class Outcome:
             admitted=tuple(
                 self._admitted(line, prompt_version)
                 for line in sorted(self.lines, key=lambda line: str(line["row"]))
-                if line["status"] != ACCEPTED and line["record"] is not None
+                if _is_admitted(line)
             ),
             held_out_topics=held_out_topics,
             schema=self.schema,
@@ -238,6 +243,10 @@ class Outcome:
             "prompt_version": prompt_version,
             "review": ADMITTED,
         }
+
+
+def _is_admitted(line: Row) -> bool:
+    return line["status"] != ACCEPTED and line["record"] is not None
 
 
 @dataclass(frozen=True, kw_only=True)

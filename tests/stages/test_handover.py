@@ -66,6 +66,12 @@ def test_without_a_bar_the_card_says_so(scores: dict[str, Any]) -> None:
     section = scores_section({**scores, "bars": verdict()})
     assert "Verdict: **no bar set**." in section and "| bar |" not in section
     assert "agreement with the teacher is not accuracy" in scores_section({**scores, "reference": "teacher"}).lower()
+    assert "reviewed" not in section
+    review = {"reviewed": {"corrected": 1200}, "judged_wrong": 3}
+    assert (
+        "reviewed the data set that it was trained and tested on: 0 rows confirmed, 1,200 corrected, 0 rejected"
+        in scores_section({**scores, "review": review})
+    )
 
 
 def test_a_card_that_the_training_s_manifest_names_stays_as_it_is(tmp_path: Path, scores: dict[str, Any]) -> None:

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from medkd import config
+from medkd.config import DataSetBars
 from medkd.errors import ConfigError
+from medkd.quality.bars import judge_data_set
 from medkd.quality.judgements import implied_verdicts
-from medkd.records import PATIENT_RECORD
+from medkd.records import NOT_PROVIDED, PATIENT_RECORD
 from medkd.samples import conversation_sha256
-from medkd.stages.evaluate import _admitted, _reference
+from medkd.stages.evaluate import _admitted, _reference, evaluate
 from medkd.stages.prepare import build_data_set, prepare, read_splits
+from medkd.stages.report import write_report
 from medkd.store import gold_files, layout, manifests, tables
 from medkd.store.files import Store, open_store
 from tests.generation import Worker, planned, simulated, start_simulator
-from tests.test_commands import medkd, refused
+from tests.in_process import medkd
+from tests.student import trained
+from tests.test_commands import refused
 
 SAMPLES = 60
 
@@ -48,8 +54,12 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 @pytest.fixture
 def run(generated: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     """A copy of it, for a test to write into."""
-    target = tmp_path / "run"
-    open_store(str(generated[0])).download("", target)
+    return copied(generated[0], tmp_path)
+
+
+def copied(run: Path, folder: Path) -> Path:
+    target = folder / "run"
+    open_store(str(run)).download("", target)
     return target
 
 
@@ -286,17 +296,41 @@ def data_set(store: Store) -> tuple[str, dict[str, dict[str, Any]]]:
     return str(manifest.counts["data_set_hash"]), rows
 
 
-def test_the_data_set_changes_when_a_review_is_applied_and_not_before(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
+@dataclass(frozen=True)
+class Applied:
+    """A run before and after a strict person's review went into its data set, and the filled rows by what became of them."""
+
+    store: Store
+    before: tuple[str, dict[str, dict[str, Any]]]
+    unapplied: tuple[str, dict[str, dict[str, Any]]]
+    after: tuple[str, dict[str, dict[str, Any]]]
+    num_right: int
+    corrected: dict[str, dict[str, Any]]
+    """By split: the row of which another occupation was written."""
+    wrong: dict[str, Any]
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.store.read(f"{layout.DATASET}/statistics.json"))
+        return found
+
+    @property
+    def admitted(self) -> dict[str, dict[str, Any]]:
+        return {name: row for name, row in self.after[1].items() if row["review"] == "admitted"}
+
+
+@pytest.fixture(scope="module")
+def applied(generated: tuple[Path, dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Applied:
+    """Tests only read it."""
+    run = copied(generated[0], tmp_path_factory.mktemp("applied"))
     store, student = open_store(str(run)), config.load(None).student("tiny-t5")
     prepare(store, "tiny-t5", student)
-    before, rows_before = data_set(store)
-    assert {row["review"] for row in rows_before.values()} == {None}
-    rows = exported(run)
-    # Of the accepted rows all are right; a stricter person would write ages otherwise, and finds one row wrong.
-    lines = lines_of(filled(rows, generated[1], "ada.jsonl", "ada"))
-    accepted = [line for line in lines if line["sample_id"][:-2] in rows_before and line["corrected_record"] is None]
-    test = next(line for line in accepted if rows_before[line["sample_id"][:-2]]["split"] == "test")
-    train, wrong, *_ = (line for line in accepted if rows_before[line["sample_id"][:-2]]["split"] == "train")
+    before = data_set(store)
+    # Of the accepted rows all are right; a stricter person would write occupations otherwise, and finds one row wrong.
+    lines = lines_of(filled(exported(run), generated[1], "ada.jsonl", "ada"))
+    right = [line for line in lines if row_of(line) in before[1] and line["corrected_record"] is None]
+    test = next(line for line in right if before[1][row_of(line)]["split"] == "test")
+    train, wrong, *_ = (line for line in right if before[1][row_of(line)]["split"] == "train")
     for line in (test, train):
         corrected = json.loads(json.dumps(line["record"]))
         corrected["patient_details"]["occupation"] = "painter"
@@ -306,37 +340,104 @@ def test_the_data_set_changes_when_a_review_is_applied_and_not_before(run: Path,
     ada.write_text("".join(json.dumps(line) + "\n" for line in lines))
     imported(run, ada)
     prepare(store, "tiny-t5", student)
-    assert data_set(store) == (before, rows_before)
+    unapplied = data_set(store)
     prepare(store, "tiny-t5", student, take_review=True)
-    after, found = data_set(store)
-    assert after != before
-    prepare(store, "tiny-t5", student)
-    assert data_set(store)[0] == after
-    of_train, of_test = found[train["sample_id"][:-2]], found[test["sample_id"][:-2]]
-    assert wrong["sample_id"][:-2] not in found
-    assert of_train["output"] == of_train["gold"] == PATIENT_RECORD.canonical(train["corrected_record"])
+    return Applied(
+        store=store,
+        before=before,
+        unapplied=unapplied,
+        after=data_set(store),
+        num_right=len(right),
+        corrected={"train": train, "test": test},
+        wrong=wrong,
+    )
+
+
+def row_of(line: dict[str, Any]) -> str:
+    """The data set's id of a filled row that was accepted."""
+    return str(line["sample_id"]).rpartition("v")[0]
+
+
+def test_the_data_set_changes_when_a_review_is_applied_and_not_before(applied: Applied) -> None:
+    assert {row["review"] for row in applied.before[1].values()} == {None}
+    assert applied.unapplied == applied.before
+    assert applied.after[0] != applied.before[0]
+    prepare(applied.store, "tiny-t5", config.load(None).student("tiny-t5"))
+    assert data_set(applied.store) == applied.after
+
+
+def test_a_corrected_row_is_trained_on_as_corrected_and_tested_on_beside_the_teachers_record(applied: Applied) -> None:
+    of_train, of_test = (applied.after[1][row_of(applied.corrected[split])] for split in ("train", "test"))
+    assert of_train["output"] == of_train["gold"] == PATIENT_RECORD.canonical(applied.corrected["train"]["corrected_record"])
     assert (of_train["reference"], of_train["review"]) == ("human", "corrected")
     assert {"field": "patient_details.occupation", "value": "painter"} in of_train["unsupported"]
-    assert of_test["output"] == rows_before[of_test["sample_id"]]["output"]
-    assert of_test["gold"] == PATIENT_RECORD.canonical(test["corrected_record"])
+    assert of_test["output"] == applied.before[1][of_test["sample_id"]]["output"]
+    assert of_test["gold"] == PATIENT_RECORD.canonical(applied.corrected["test"]["corrected_record"])
     assert _reference(of_test, {}, "simulator").source == "human"
-    assert _reference(of_test, {}, "simulator").record == test["corrected_record"]
-    admitted = {row["sample_id"]: row for row in found.values() if row["review"] == "admitted"}
-    assert set(admitted) == {line["row"] for line in outcome(run).values() if line["status"] == "rejected"}
-    for row in admitted.values():
+    assert _reference(of_test, {}, "simulator").record == applied.corrected["test"]["corrected_record"]
+
+
+def test_rejected_rows_are_let_in_and_wrong_ones_left_out(applied: Applied, generated: tuple[Path, dict[str, Any]]) -> None:
+    lines = lines_of(Path(applied.store.url) / layout.REVIEW_OUTCOME)
+    assert set(applied.admitted) == {line["row"] for line in lines if line["status"] == "rejected"}
+    for row in applied.admitted.values():
         assert json.loads(row["output"]) == generated[1][row["conversation_sha256"]] and row["reference"] == "human"
-    statistics = json.loads(store.read(f"{layout.DATASET}/statistics.json"))
-    assert statistics["reviewed"] == {"admitted": len(admitted), "confirmed": len(accepted) - 3, "corrected": 2}
-    assert statistics["judged_wrong"] == 1
-    assert (
-        f"{len(accepted) - 3} rows confirmed, 2 corrected, {len(admitted)} rejected ones admitted, 1 left out"
-        in store.read(f"{layout.DATASET}/README.md").decode()
-    )
-    left_out = {row["sample_id"]: row["reason"] for row in tables.decode(store.read(f"{layout.DATASET}/rejected.parquet"))}
-    assert left_out[wrong["sample_id"][:-2]] == "wrong"
+    rejected = {
+        row["sample_id"]: row["reason"] for row in tables.decode(applied.store.read(f"{layout.DATASET}/rejected.parquet"))
+    }
+    assert row_of(applied.wrong) not in applied.after[1] and rejected[row_of(applied.wrong)] == "wrong"
     # What people let into training is not scored as a conversation that no split holds.
-    of_data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
-    assert _admitted(store, of_data_set) == {row["conversation_sha256"] for row in admitted.values()}
+    of_data_set = manifests.require(applied.store, layout.DATASET_MANIFEST, "prepare")
+    assert _admitted(applied.store, of_data_set) == {row["conversation_sha256"] for row in applied.admitted.values()}
+
+
+def test_statistics_and_card_say_how_many_rows_people_changed(applied: Applied) -> None:
+    statistics, num_admitted = applied.statistics, len(applied.admitted)
+    assert statistics["reviewed"] == {"admitted": num_admitted, "confirmed": applied.num_right - 3, "corrected": 2}
+    assert (statistics["judged_wrong"], statistics["rejects_admitted"]) == (1, num_admitted)
+    card = applied.store.read(f"{layout.DATASET}/README.md").decode()
+    assert f"{applied.num_right - 3} rows confirmed, 2 corrected, {num_admitted} rejected ones admitted, 1 left out" in card
+    assert f"before that {statistics['rejected']} failed a check, of which people let {num_admitted} in." in card
+    # In what it states a row counts as people have it, also where the teacher's record stays to be scored.
+    rows = applied.after[1].values()
+    stated = [json.loads(row["gold"] or row["output"])["patient_details"]["occupation"] != NOT_PROVIDED for row in rows]
+    assert statistics["share_stated"]["patient_details.occupation"] == round(sum(stated) / len(rows), 4)
+
+
+def test_bars_judge_the_data_set_as_people_left_it(applied: Applied) -> None:
+    tries = {name: len(all_rows(applied.store, name)) for name in ("samples", "rejected")}
+    bars = DataSetBars(reject_rate=1.0, rows_per_topic=1, share_stated={"patient_details.occupation": 0.0})
+    rows, rate_or_share = {}, {}
+    for check in judge_data_set(bars, applied.statistics)["checks"]:
+        (rows if check["what"].startswith("rows") else rate_or_share)[check["what"]] = check["got"]
+    rejected = tries["rejected"] - len(applied.admitted) + 1
+    assert rate_or_share["share of rejected tries"] == round(rejected / sum(tries.values()), 4)
+    per_topic = Counter(row["topic"] for row in applied.after[1].values())
+    assert list(rows.values()) == [min(per_topic.values())]
+
+
+def test_a_topic_of_which_no_row_is_left_misses_its_bar() -> None:
+    tried = {"flu": {"tries": 3}, "gout": {"tries": 2}}
+    statistics = {"rows": {"train": 9}, "duplicates": {}, "by_topic": {"flu": 9}, "acceptance": {"topic": tried}}
+    (check,) = judge_data_set(DataSetBars(rows_per_topic=1), statistics)["checks"]
+    assert (check["what"], check["got"], check["passed"]) == ("rows of a topic (gout has the fewest)", 0, False)
+
+
+@pytest.mark.torch
+@pytest.mark.timeout(300)
+def test_a_student_of_a_reviewed_data_set_is_scored_by_peoples_records_and_card_and_report_name_them(
+    applied: Applied, tmp_path: Path
+) -> None:
+    store = open_store(str(copied(Path(applied.store.url), tmp_path)))
+    student = trained.tiny_student("t5", num_epochs=1)
+    prepare(store, "tiny-t5", student)
+    assert trained.train(tmp_path, "tiny-t5", student, ranks=1) == 0
+    scores = evaluate(store, student_name="tiny-t5", student=student, gold={}, stop=threading.Event())
+    judged = [row for row in applied.after[1].values() if row["split"] == "test" and (row["gold"] or row["reference"] == "human")]
+    assert scores["reference"] == "human" and scores["counts"]["references"]["human"] == len(judged)
+    said = f"{applied.num_right - 3} rows confirmed, 2 corrected, {len(applied.admitted)} rejected ones admitted, 1 left out"
+    assert f"it was trained and tested on: {said} as wrong." in store.read("students/tiny-t5/model/README.md").decode()
+    assert said in store.read(write_report(store, "tiny-t5")).decode()
 
 
 def test_only_confirmed_rows_leave_the_hash_as_it_was(run: Path, generated: tuple[Path, dict[str, Any]]) -> None:
