@@ -182,6 +182,16 @@ class DataSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reviews:
+    """found: figures (`quality.review_figures`) by the review's identity. is_applied: whether the data set knows them; no
+    data set: None."""
+
+    found: Mapping[str, Mapping[str, Any]]
+    is_applied: bool | None
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Training:
     """seconds: None where the metrics do not say how long it took."""
 
@@ -251,7 +261,7 @@ class Examples:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """All that the page shows. A part is None while its stage has not run."""
+    """All that the page shows. A part is None while its stage has not run; without reviews the page does not speak of them."""
 
     run: RunFacts
     stages: tuple[StageFigure, ...]
@@ -259,6 +269,7 @@ class ReportData:
     rejects: Rejects | None
     money: Money | None
     data_set: DataSet | None
+    reviews: Reviews | None
     training: Training | None
     evaluation: Evaluation | None
     examples: Examples | None

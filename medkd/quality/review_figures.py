@@ -19,6 +19,8 @@ from medkd.quality.strata import ACCEPTED, REJECTED, Stratum
 
 _Z = 1.959964  # of a two-sided 95% interval
 
+_LEAST_AGREED = 3
+
 Unit = tuple[Stratum, float]
 """A judged row's stratum, and how right it is, from 0 to 1."""
 
@@ -127,7 +129,7 @@ def figures(
         },
         "rejects_right": rejected and asdict(rejected),
         "recall_lost": accepted and rejected and recall_lost(accepted, rejected, totals[ACCEPTED], totals[REJECTED]),
-        "agreement": _agreements(rows),
+        "agreement": _agreements(rows, leaves),
         "disagreements": _disagreements(rows),
     }
 
@@ -145,24 +147,27 @@ def _field(path: str, rows: Sequence[tuple[Stratum, Sequence[Judgement]]], sizes
     return {**asdict(share), "verdicts": dict(sorted(others.items()))} if share else None
 
 
-def _agreements(rows: Sequence[Judged]) -> list[dict[str, Any]]:
-    """By pair of reviewers: verdicts of fields, and whether rows are right as a whole."""
-    fields: dict[tuple[str, str], list[tuple[str, str]]] = {}
+def _agreements(rows: Sequence[Judged], leaves: Sequence[str]) -> list[dict[str, Any]]:
+    """By pair of reviewers: verdicts of all fields and of each, and whether rows are right as a whole."""
+    fields: dict[tuple[str, str], dict[str, list[tuple[str, str]]]] = {}
     whole: dict[tuple[str, str], list[tuple[str, str]]] = {}
     shared: Counter[tuple[str, str]] = Counter()
     for row in rows:
         for one, other in combinations(sorted(row.judgements, key=lambda judgement: judgement.reviewer), 2):
             pair = one.reviewer, other.reviewer
             shared[pair] += 1
-            both = [path for path in one.verdicts if path in other.verdicts]
-            fields.setdefault(pair, []).extend((one.verdicts[path], other.verdicts[path]) for path in both)
+            for path in one.verdicts:
+                if path in other.verdicts:
+                    said = one.verdicts[path], other.verdicts[path]
+                    fields.setdefault(pair, {}).setdefault(path, []).append(said)
             if one.whole and other.whole:
                 whole.setdefault(pair, []).append((one.whole, other.whole))
     return [
         {
             "reviewers": list(pair),
             "rows": shared[pair],
-            "fields": agreement(fields[pair]),
+            "fields": agreement([said for of_field in fields.get(pair, {}).values() for said in of_field]),
+            "by_field": {path: agreement(fields[pair][path]) for path in leaves if path in fields.get(pair, ())},
             "whole": agreement(whole.get(pair, [])),
         }
         for pair in sorted(shared)
@@ -206,6 +211,9 @@ def shown(name: str, found: Mapping[str, Any]) -> list[str]:
             f"{' and '.join(pair['reviewers'])}, {pair['rows']:,} rows in common: {_agreed('fields', pair['fields'])}; "
             f"{_agreed('whole rows', pair['whole'])}"
         )
+        lowest = sorted(pair["by_field"].items(), key=lambda item: item[1]["raw"])[:_LEAST_AGREED]
+        doubted = [_agreed(path, field) for path, field in lowest if field["raw"] < 1]
+        lines += [f"  least agreed on: {'; '.join(doubted)}"] if doubted else []
     return lines
 
 

@@ -20,7 +20,7 @@ from medkd.stages.report import gather, write_report
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store, open_store
 from tests.quality.examples import RECORD, changed
-from tests.quality.written_run import STUDENT, write_run, write_student
+from tests.quality.written_run import STUDENT, write_review, write_run, write_student
 
 TOPICS = ["asthma", "migraine", "gout", "eczema"]
 MOODS = ["calm", "anxious"]
@@ -166,6 +166,20 @@ def test_acceptance_and_cost_of_an_accepted_row_are_added_up_over_shards(run: St
     assert (row.kind, row.name, row.tries, row.accepted, row.acceptance) == ("teacher", "simulator", 240, 120, 0.5)
     assert row.cost_per_accepted_usd == pytest.approx(0.6 / 120)
     assert "teacher simulator 240 120 50.0% $0.005" in Page(render(data)).text
+
+
+def test_a_review_is_shown_and_one_that_the_data_set_does_not_know_is_named(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    write_run(store, num_samples=40, topics=TOPICS, moods=MOODS)
+    assert "What people said of the rows" not in page_of(store, None).text
+    before = store.read(layout.DATASET_MANIFEST)
+    write_review(store, num_rows=20)
+    page = page_of(store, None)
+    assert page.open == [] and "What people said of the rows" in page.text and "precision of 40 accepted rows" in page.text
+    assert "medkd prepare --review" not in page.text
+    store.replace(layout.DATASET_MANIFEST, before)
+    store.replace(f"{layout.DATASET}/statistics.json", b"{}")
+    assert "made before they had said all of it; medkd prepare --review" in page_of(store, None).text
 
 
 def test_scores_against_a_teacher_are_not_called_accuracy(run: Store) -> None:

@@ -25,8 +25,9 @@ from medkd.quality.spoken import normal_form
 from medkd.records import PATIENT_RECORD
 from medkd.stages.report import write_report
 from medkd.store.files import open_store
+from tests.quality import recounted_review
 from tests.quality.page_figures import Figures
-from tests.quality.written_run import STUDENT, write_run, write_student
+from tests.quality.written_run import STUDENT, write_review, write_run, write_student
 
 MODELS = ("student", "lexicon", "constant", "untrained", "teacher")
 FEW_SHOT = ("few_shot_student", "few_shot_teacher")
@@ -152,15 +153,17 @@ def words(path: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("written", "bars"),
+    ("written", "bars", "review"),
     [
-        ({}, ()),
-        ({"held_out": False}, (("micro.f1", 0.1), ("fields.prescription[].dose.recall", 0.05))),
-        ({"rejects": False}, (("micro.f1", 0.99), ("valid_schema", 0.5))),
+        ({}, (), {"adjudicator": None}),
+        ({"held_out": False}, (("micro.f1", 0.1), ("fields.prescription[].dose.recall", 0.05)), {"adjudicator": "ben"}),
+        ({"rejects": False}, (("micro.f1", 0.99), ("valid_schema", 0.5)), None),
     ],
-    ids=["no bars", "no held-out topics, above its bars", "no rejected tries, below a bar"],
+    ids=["no bars", "no held-out topics, above its bars, an adjudicator", "no rejected tries, below a bar, no review"],
 )
-def test_every_number_of_the_page_is_computed_again(tmp_path: Path, written: dict[str, bool], bars: Sequence[Bar]) -> None:
+def test_every_number_of_the_page_is_computed_again(
+    tmp_path: Path, written: dict[str, bool], bars: Sequence[Bar], review: dict[str, str | None] | None
+) -> None:
     store = open_store(str(tmp_path))
     write_run(
         store,
@@ -171,6 +174,8 @@ def test_every_number_of_the_page_is_computed_again(tmp_path: Path, written: dic
         require_agreement=1.0,
         **written,
     )
+    if review:
+        write_review(store, num_rows=60, **review)
     write_student(store, [ScoreBar(score=score, at_least=at_least) for score, at_least in bars])
     page = Figures(store.read(write_report(store, STUDENT)).decode())
     run = Run(tmp_path)
@@ -186,6 +191,7 @@ def test_every_number_of_the_page_is_computed_again(tmp_path: Path, written: dic
         "data": of_data(run),
         "money": of_money(run),
         "gaps": of_gaps(run, verdict),
+        **({"reviews": recounted_review.pieces_of(tmp_path, LEAVES, review["adjudicator"])} if review else {}),
     }
     assert set(page.found) == set(expected)
     for section, pieces in expected.items():
@@ -209,6 +215,7 @@ def of_top(run: Run, main: Mapping[str, list[One]], url: str, page: Figures) -> 
     plan_hash = run.json("plan-manifest.json")["plan_hash"]
     accepted, spent = len(run.samples), sum(call["cost_usd"] for call in run.calls)
     kept = sum(map(len, run.splits.values()))
+    duplicates = sum(row["reason"] not in ("disputed", "wrong") for row in run.rows("dataset/rejected.parquet"))
     (written,) = (piece.rpartition("written ")[2] for piece in page.found["top"] if "teacher model" in piece)
     return Counter(
         [
@@ -230,7 +237,7 @@ def of_top(run: Run, main: Mapping[str, list[One]], url: str, page: Figures) -> 
             f"{accepted:,}",
             f"accepted, {len(run.shards)} of {run.json('layout.json')['num_shards']} shards",
             f"{kept:,}",
-            f"rows, {sum(row['reason'] != 'disputed' for row in run.rows('dataset/rejected.parquet')):,} duplicates left out",
+            f"rows, {duplicates:,} duplicates left out",
             f"{max(line['step'] for line in run.metrics):,}",
             f"{len(main['student']):,}",
             f"Numbers from plan.json, generate/shard-*/manifest.json, dataset/manifest.json, students/{STUDENT}/*",
@@ -544,7 +551,14 @@ def of_data(run: Run) -> Pieces:
         pieces[f"drawn: {len(rows):.3f}"] += 1
     of_reason = Counter(row["reason"] for row in run.rows("dataset/rejected.parquet"))
     judged = [row["disagreement"] for row in kept if row["disagreement"] is not None]
-    agreed, disputed = sum(not fields for fields in judged), of_reason.pop("disputed", 0)
+    agreed, disputed, wrong = sum(not fields for fields in judged), of_reason.pop("disputed", 0), of_reason.pop("wrong", 0)
+    by_people = Counter(row["review"] for row in kept if row["review"])
+    if by_people:
+        pieces[
+            "reviewed by people",
+            f"{by_people['confirmed']:,} rows confirmed, {by_people['corrected']:,} corrected, {by_people['admitted']:,} "
+            f"rejected ones admitted, {wrong:,} left out as wrong",
+        ] += 1
     pieces[
         "extracted twice",
         f"{len(judged):,} rows, {percent(agreed / len(judged))} agree in every field; {disputed:,} disputed ones left out",
@@ -560,7 +574,7 @@ def of_data(run: Run) -> Pieces:
     said: Counter[str] = Counter()
     for row in kept:
         # Every item counts its members, so that two medicines with a dose are two.
-        for path, values in texts(json.loads(row["output"])).items():
+        for path, values in texts(json.loads(row["gold"] or row["output"])).items():
             said[path] += bool(values)
     shares = {path: round(said[path] / len(kept), 4) for path in LEAVES}
     pieces["".join(f"{words(path)}{percent(share)}" for path, share in shares.items())] += 1
@@ -596,6 +610,10 @@ def of_gaps(run: Run, verdict: str) -> Pieces:
         [
             *([f"Below a bar of the configuration, so not to be handed on: {missed}."] if missed else []),
             f"{len(others):,} more test rows have the teacher's records as reference; their scores are in the file.",
-            f"{cut:,} test conversations have no whole answer: too long to read, or the answer reached its limit.",
+            *(
+                [f"{cut:,} test conversations have no whole answer: too long to read, or the answer reached its limit."]
+                if cut
+                else []
+            ),
         ]
     )

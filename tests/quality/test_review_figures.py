@@ -101,6 +101,10 @@ def test_two_reviewers_count_half_each_and_an_adjudicator_alone() -> None:
     assert found["disagreements"] == [{"sample_id": "1v0", "field": "age", "verdicts": {"ada": "right", "ben": "missing"}}]
     (pair,) = found["agreement"]
     assert (pair["rows"], pair["fields"]["judged"], pair["fields"]["raw"], pair["whole"]["raw"]) == (1, 2, 0.5, 0.0)
+    assert pair["by_field"] == {
+        "name": {"judged": 1, "raw": 1.0, "kappa": None},
+        "age": {"judged": 1, "raw": 0.0, "kappa": 0.0},
+    }
     assert found["recall_lost"]["share"] == round(10 / 17.5, 4)
     assert figures(rows, sizes, ("name", "age"), "ben")["precision"]["whole"]["share"] == 0.5
     more = "\n".join(shown("first", figures(rows, {**sizes, FLU: 7}, ("name",), None)))
@@ -108,4 +112,5 @@ def test_two_reviewers_count_half_each_and_an_adjudicator_alone() -> None:
     text = "\n".join(shown("first", found))
     assert "says nothing" not in text
     assert "recall lost to rejects: 57.1% of all right rows" in text and "ada and ben, 1 rows in common: fields 50.0%" in text
+    assert "  least agreed on: age 0.0%, kappa 0.00" in shown("first", found)
     assert shown("first", figures([], sizes, ("name",), None)) == ["review first: 0 rows judged as a whole; judgements: none"]

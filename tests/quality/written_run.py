@@ -1,4 +1,4 @@
-"""A run prefix as the stages leave it, made of simulated encounters and without any teacher or training."""
+"""A run prefix as the stages leave it, and a review of it, made of simulated encounters and without any teacher or training."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from medkd import config
 from medkd.config import ScoreBar
 from medkd.quality.baselines import LexiconBaseline, constant_record
 from medkd.quality.score_sets import Prediction, Reference, apart, comparison, main_rows, score_sets
@@ -16,14 +17,17 @@ from medkd.records import NOT_PROVIDED, PATIENT_RECORD, Record
 from medkd.samples import INSTRUCTION, sample_id
 from medkd.simulator.dialogue import speak
 from medkd.simulator.encounters import Case, draw_facts
+from medkd.stages import plan as planning
+from medkd.stages import review, reviewed
 from medkd.stages.answers import prediction_rows
-from medkd.stages.prepare import write_data_set
-from medkd.stages.sources import RowsInMemory
+from medkd.stages.prepare import build_data_set
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
+from medkd.store.review_files import FilledRow
+from medkd.teacher.prompts import PROMPT_VERSION
+from tests.generation import settings
 
-PLAN_HASH = "7f3a9c21" * 8
 STUDENT = "tiny-t5"
 _SHORT_CELL = {"topic": "migraine", "mood": "calm", "planned": 4, "accepted": 2, "reasons": {"refused": 8}, "of_run": 20}
 REASONS = ("ungrounded", "bad_value", "wrong_shape", "not_json", "too_short", "refused")
@@ -46,33 +50,44 @@ def write_run(
     chance = random.Random(7)
     cells = [(topic, mood) for topic in topics for mood in moods]
     rows = [_sample(index, *cells[index * 7 % len(cells)], chance) for index in range(num_samples)]
-    plan = {
-        "format": 1,
-        "seed": 42,
-        "total_samples": num_samples,
-        "topics": topics,
-        "moods": moods,
-        "held_out_topics": held_out_topics,
-        "record_schema": PATIENT_RECORD.name,
-        "source": None,
-        "teacher": {"name": "simulator", "model": "clinic-1"},
-    }
-    store.replace(layout.PLAN, json.dumps(plan).encode())
-    store.replace(layout.LAYOUT, json.dumps({"format": 1, "num_shards": num_shards, "chunk_usd": 0.0}).encode())
-    manifests.write(store, layout.PLAN_MANIFEST, Manifest(stage="plan", plan_hash=PLAN_HASH, config_hash="", files=()))
+    teacher = config.load(None).teacher("simulator")
+    asked = settings(conversation_topics=topics, patient_moods=moods, held_out_topics=held_out_topics)
+    plan = planning.make_plan(asked, "simulator", teacher, seed=42, total_samples=num_samples, prompt_version=PROMPT_VERSION)
+    planning.publish(store, plan, teacher, num_shards=num_shards, budget_usd=None)
     for shard in range(num_shards):
-        _write_shard(store, shard, rows[shard::num_shards], chance, rejects)
-    provenance = {"short": int(rejects), "rejected": 9 * rejects, "short_cells": [_SHORT_CELL] * rejects}
-    write_data_set(
-        store,
-        PLAN_HASH,
-        PATIENT_RECORD,
-        RowsInMemory(rows),
-        tuple(held_out_topics),
-        {},
-        provenance,
-        require_agreement=require_agreement,
-    )
+        part = plan.shard_range(shard, num_shards)
+        _write_shard(store, shard, plan.hash, rows[part.start : part.stop], chance, rejects)
+    build_data_set(store, require_agreement=require_agreement)
+
+
+def write_review(store: Store, *, num_rows: int, adjudicator: str | None = None) -> None:
+    """A review that ada filled in and ben half of, who differ in some fields; both correct some. It is in the data set."""
+    found, chance = review.export(store, review.Asked(num_rows=num_rows)), random.Random(5)
+    filled = []
+    for place, case in enumerate(found.cases):
+        said = dict.fromkeys(PATIENT_RECORD.leaves(), "right")
+        corrected = None
+        if place % 5 == 3 and case.record:
+            corrected = json.loads(json.dumps(case.record))
+            corrected["patient_details"]["occupation"] = chance.choice(("painter", NOT_PROVIDED))
+            said = {}
+        elif chance.random() < 0.3:
+            said[chance.choice(list(said))] = chance.choice(("wrong", "missing", "not said"))
+        filled.append(_filled(found.identity, case.sample_id, "ada", said, corrected))
+        if place % 2 == 0:
+            other = {path: "missing" if chance.random() < 0.05 else verdict for path, verdict in said.items()}
+            if place % 4 == 0 and other:
+                del other[chance.choice(list(other))]
+            filled.append(_filled(found.identity, case.sample_id, "ben", other, corrected))
+    reviewed.take_in(store, filled, reviewer=None, adjudicator=adjudicator)
+    asked = manifests.require(store, layout.DATASET_MANIFEST, "prepare").counts.get("require_agreement")
+    build_data_set(store, require_agreement=asked)
+
+
+def _filled(identity: str, sample_id: str, reviewer: str, verdicts: dict[str, str], corrected: Record | None) -> FilledRow:
+    values = {"review": identity, "sample_id": sample_id, "reviewer": reviewer, "verdicts": verdicts}
+    values |= {"corrected_record": corrected}
+    return FilledRow(f"{reviewer}:{sample_id}", values)
 
 
 def write_student(store: Store, bars: Sequence[ScoreBar] = ()) -> None:
@@ -85,9 +100,13 @@ def write_student(store: Store, bars: Sequence[ScoreBar] = ()) -> None:
         if step % 100 == 0:
             lines.append({"step": step, "epoch": 1, "validation_loss": round(loss + 0.06, 5)})
     store.replace(f"{folder}/train/metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
-    done = Manifest(stage="train", plan_hash=PLAN_HASH, config_hash="", files=())
+    done = Manifest(stage="train", plan_hash=_plan_hash(store), config_hash="", files=())
     manifests.write(store, f"{folder}/train/manifest.json", done)
     _write_evaluation(store, folder, chance, bars)
+
+
+def _plan_hash(store: Store) -> str:
+    return manifests.require(store, layout.PLAN_MANIFEST, "plan").plan_hash
 
 
 def _sample(index: int, topic: str, mood: str, chance: random.Random) -> dict[str, Any]:
@@ -107,13 +126,22 @@ def _sample(index: int, topic: str, mood: str, chance: random.Random) -> dict[st
         "reference": "teacher",
         "teacher": "simulator",
         "served_model": "clinic-1",
+        "variation": 0,
         "cost_usd": 0.0004,
     }
 
 
-def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: random.Random, rejects: bool) -> None:
+def _write_shard(
+    store: Store, shard: int, plan_hash: str, rows: list[dict[str, Any]], chance: random.Random, rejects: bool
+) -> None:
     rejected = [
-        {"sample_id": row["sample_id"], "topic": row["topic"], "reason": REASONS[min(int(chance.expovariate(0.9)), 5)]}
+        {
+            **{key: row[key] for key in ("sample_id", "topic", "mood", "source", "teacher")},
+            "reason": REASONS[min(int(chance.expovariate(0.9)), 5)],
+            "variation": 1,
+            "conversation": f"Doctor: Once more.\n{row['input']}",
+            "raw_text": row["output"],
+        }
         for row in rows
         if chance.random() < 0.08 * rejects
     ]
@@ -143,7 +171,7 @@ def _write_shard(store: Store, shard: int, rows: list[dict[str, Any]], chance: r
     manifest = Manifest(
         stage="generate",
         shard=shard,
-        plan_hash=PLAN_HASH,
+        plan_hash=plan_hash,
         config_hash="",
         files=tuple(files),
         counts={
@@ -205,7 +233,7 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random, bars: Se
         PATIENT_RECORD,
     )
     file = tables.write(store, f"{folder}/evaluate/predictions.parquet", predictions, tables.PREDICTION_COLUMNS)
-    manifest = Manifest(stage="evaluate", plan_hash=PLAN_HASH, config_hash="", files=(file,))
+    manifest = Manifest(stage="evaluate", plan_hash=_plan_hash(store), config_hash="", files=(file,))
     manifests.write(store, f"{folder}/evaluate/manifest.json", manifest)
 
 
