@@ -59,7 +59,7 @@ def diff(args: argparse.Namespace, stop: threading.Event) -> int:
 
     sides = []
     for prefix, student in _two_sides(args.runs, args.student):
-        sides.append(difference.side_of(inspection.open_run(_open_reading(prefix, args, stop)), student))
+        sides.append(difference.side_of(inspection.open_run(_open_reading(prefix, args, stop)), student, args.set))
     if sides[0] == sides[1] or sides[0].name == sides[1].name:
         raise UsageError(f"diff: got {sides[0].name} twice; name two runs, or two students as --student A,B")
     found = difference.difference(sides[0], sides[1], args.set)

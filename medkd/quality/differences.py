@@ -190,7 +190,8 @@ def all_lines(found: Mapping[str, Any]) -> Iterator[str]:
                 yield title
             yield from difference_lines(part, found["first"], found["second"])
     yield ""
-    reference = f"against {scores['reference']}'s records; " if scores["reference"] else ""
+    on_set = f"on the set {scores['set']}; " if scores["set"] else ""
+    reference = f"{on_set}against {scores['reference']}'s records; " if scores["reference"] else on_set
     left = ", ".join(f"{count:,} {why}" for why, count in scores["left_out"].items()) or "none"
     yield f"{reference}tested were {scores['tested'][0]:,} and {scores['tested'][1]:,} conversations; left out: {left}"
 

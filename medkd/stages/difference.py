@@ -18,6 +18,7 @@ from medkd.quality.score_sets import Prediction, Reference, comparison
 from medkd.records import RecordSchema
 from medkd.samples import REFERENCES, canonical_json
 from medkd.stages.evaluate import evaluate_folder
+from medkd.stages.external import set_folder
 from medkd.stages.inspection import Run
 from medkd.stages.prepare import stream_splits
 from medkd.store import layout, manifests, tables
@@ -42,12 +43,17 @@ class Side:
         return f"{self.run.store.url}#{self.student}" if self.student else self.run.store.url
 
 
-def side_of(run: Run, student: str | None) -> Side:
+def side_of(run: Run, student: str | None, set_name: str | None = None) -> Side:
     """The run with the student asked for or its only one, None where none was evaluated.
 
-    ConfigError where the student asked for was not evaluated, UsageError where several were and none was asked for.
+    set_name: evaluated on this set of conversations from elsewhere; then there has to be a student. ConfigError where the student
+    asked for was not evaluated, UsageError where several were and none was asked for.
     """
-    evaluated = [name for name in run.students if run.store.exists(f"{evaluate_folder(name)}/manifest.json")]
+    evaluated = [name for name in run.students if run.store.exists(_scored_manifest(name, set_name))]
+    if set_name is not None and (student not in evaluated if student else not evaluated):
+        who = f"{run.store.url}#{student}" if student else f"a student of {run.store.url}"
+        there = f"students scored on it are {', '.join(evaluated)}" if evaluated else "medkd evaluate --conversations does that"
+        raise ConfigError(f"--set: {who} was not scored on {set_name!r}; {there}")
     if student is None:
         if len(evaluated) > 1:
             raise UsageError(f"{run.store.url}: has students {', '.join(evaluated)}; say which, {run.store.url}#{evaluated[0]}")
@@ -56,6 +62,10 @@ def side_of(run: Run, student: str | None) -> Side:
         there = f"evaluated are {', '.join(evaluated)}" if evaluated else "stage evaluate has not finished there"
         raise ConfigError(f"{run.store.url}: student {student!r} has no scores; {there}")
     return Side(run, student)
+
+
+def _scored_manifest(student: str, set_name: str | None) -> str:
+    return f"{set_folder(student, set_name) if set_name else evaluate_folder(student)}/manifest.json"
 
 
 def difference(first: Side, second: Side, set_name: str | None = None) -> dict[str, Any]:
@@ -149,10 +159,11 @@ def _generation(run: Run) -> dict[str, Any]:
 
 def _scores(first: Side, second: Side, set_name: str | None) -> dict[str, Any]:
     schema = _schema(first, second)
+    repeated = 0
     if set_name is None:
         one, other = _answers(first), _answers(second)
     else:
-        one, other = _answers_on_set(first, second, set_name)
+        one, other, repeated = _answers_on_set(first, second, set_name)
     shared = [text for text in one if text in other]
     if not shared:
         raise InputError(
@@ -160,6 +171,7 @@ def _scores(first: Side, second: Side, set_name: str | None) -> dict[str, Any]:
             "compare students of one data set (--dataset-from), or both on one set (evaluate --conversations, then --set NAME)"
         )
     left_out = Counter({"answered by a alone": len(one) - len(shared), "answered by b alone": len(other) - len(shared)})
+    left_out["with an id that several conversations have"] = repeated
     by_source: dict[str, list[Pair]] = {}
     held_out: list[Pair] = []
     for text in shared:
@@ -179,6 +191,7 @@ def _scores(first: Side, second: Side, set_name: str | None) -> dict[str, Any]:
         left_out[f"with another kind of reference, {source}"] = len(by_source[source])
     usual = by_source[sources[0]] if sources else []
     return {
+        "set": set_name,
         "reference": sources[0] if sources else None,
         "tested": [len(one), len(other)],
         "left_out": {why: count for why, count in left_out.items() if count},
@@ -211,23 +224,25 @@ def _answers(side: Side) -> dict[str, Row]:
     return found
 
 
-def _answers_on_set(first: Side, second: Side, set_name: str) -> tuple[dict[str, Row], dict[str, Row]]:
-    """Both students' answers to a set from elsewhere by the ids that it gives its conversations."""
-    found, hashes = [], []
+def _answers_on_set(first: Side, second: Side, set_name: str) -> tuple[dict[str, Row], dict[str, Row], int]:
+    """Both students' answers to a set from elsewhere by the ids of its conversations, and how many have no id of their own."""
+    found: list[dict[str, Row]] = []
+    hashes: list[list[str]] = []
     for side in (first, second):
-        path = f"{evaluate_folder(str(side.student))}/{set_name}/manifest.json"
-        scored = manifests.read(side.run.store, path)
-        if scored is None:
-            raise ConfigError(f"--set: {side.name} was not scored on {set_name!r}; medkd evaluate --conversations does that")
+        scored = manifests.require(side.run.store, _scored_manifest(str(side.student), set_name), "evaluate --conversations")
         hashes.append([value for name, value in scored.inputs.items() if name.startswith("set ")])
         files = [file for file in scored.files if file.path.endswith("/predictions.parquet")]
-        rows = (row for row in tables.stream(side.run.store, files, _ANSWER) if row["model"] == "student")
-        found.append({row["sample_id"]: {**row, "topic": "no topic", "held_out_topic": False} for row in rows})
+        rows = [row for row in tables.stream(side.run.store, files, _ANSWER) if row["model"] == "student"]
+        times = Counter(row["sample_id"] for row in rows)
+        alone = [row for row in rows if times[row["sample_id"]] == 1]
+        found.append({row["sample_id"]: {**row, "topic": "no topic", "held_out_topic": False} for row in alone})
+        repeated = len(rows) - len(alone)
     if hashes[0] != hashes[1]:
         raise InputError(
-            f"--set: {set_name!r} of {first.name} and of {second.name} hold other conversations; evaluate both on one"
+            f"--set: {set_name!r} of {first.name} and of {second.name} hold other conversations, ids or records; evaluate both "
+            "on the same files, with --id-column where these lie in different folders"
         )
-    return found[0], found[1]
+    return found[0], found[1], repeated
 
 
 def _tested(run: Run) -> Iterator[Row]:

@@ -15,14 +15,18 @@ from medkd.records import PATIENT_RECORD, Record
 from medkd.schema_documents import document_of
 from medkd.stages.answers import prediction_rows
 from medkd.stages.difference import difference, side_of
+from medkd.stages.external import read_set, set_folder, write_set
 from medkd.stages.inspection import open_run
 from medkd.stages.lent import LentDataSet
 from medkd.stages.prepare import build_data_set, stream_splits
 from medkd.store import layout, manifests, tables
+from medkd.store.conversations import ImportedRow
 from medkd.store.files import Store, open_store
+from medkd.store.gold_files import Gold
 from medkd.store.manifests import Manifest
 from tests.generation import Worker, planned, simulated, start_simulator
-from tests.test_commands import medkd, refused
+from tests.in_process import medkd
+from tests.test_commands import refused
 
 SAMPLES = 150
 
@@ -144,3 +148,60 @@ def test_the_command_prints_the_table_and_the_sentence(runs: dict[str, Path]) ->
     refused(medkd("diff", first), 64, "diff: got one run")
     refused(medkd("diff", f"{first}#good", f"{first}#good"), 64, "twice")
     refused(medkd("diff", f"{first}#good", first, "--student", "good,bad"), 64, "--student: is said twice")
+
+
+def visits(runs: dict[str, Path], change: str = "") -> list[ImportedRow]:
+    """A dozen of another run's conversations with their records; the last two share an id. change: said at their ends."""
+    data_set = manifests.require(open_store(str(runs["other"])), layout.DATASET_MANIFEST, "prepare")
+    rows = stream_splits(open_store(str(runs["other"])), data_set, ("input", "output"))["test"]
+    return [
+        ImportedRow(
+            conversation=row["input"] + change, source_id=f"visit {min(number, 10)}", record=None, topic="", gold=row["output"]
+        )
+        for number, row in zip(range(12), rows, strict=False)
+    ]
+
+
+def only_planned(runs: dict[str, Path], folder: Path) -> Path:
+    """Another run with the plan of one of them, and nothing else."""
+    for name in (layout.PLAN, layout.LAYOUT, layout.PLAN_MANIFEST):
+        open_store(str(folder)).replace(name, open_store(str(runs["other"])).read(name))
+    return folder
+
+
+def scored_on_set(run: Path, student: str, rows: list[ImportedRow], forgets: str | None, source: str = "human") -> None:
+    """What `evaluate --conversations` leaves of a student that knows everything but one detail."""
+    found, store = read_set("visits", rows, Gold(), source, PATIENT_RECORD), open_store(str(run))
+    answers = {"student": [said(one.record, forgets) for one in found.references]}
+    summary = {"set": found.name, "set_hash": found.hash, "counts": {}}
+    predictions = prediction_rows(found.rows, found.references, answers, PATIENT_RECORD)
+    write_set(store, set_folder(student, found.name), summary, predictions, {})
+
+
+def test_a_set_from_elsewhere_is_compared_in_place_of_the_test_rows(runs: dict[str, Path], tmp_path: Path) -> None:
+    first, elsewhere = runs["first"], only_planned(runs, tmp_path / "elsewhere")
+    # That run has tested its student on nothing else.
+    scored_on_set(elsewhere, "visitor", visits(runs), "age")
+    scored_on_set(first, "good", visits(runs), "name")
+    printed = medkd("diff", str(first), str(elsewhere), "--set", "visits")
+    assert printed.returncode == 0, printed.stderr
+    assert "on the set visits; against human's records; tested were 10 and 10 conversations" in printed.stdout
+    assert "left out: 2 with an id that several conversations have" in printed.stdout
+    found = json.loads(medkd("diff", f"{first}#good", f"{elsewhere}#visitor", "--set", "visits", "--json").stdout)["scores"]
+    compared = {row["name"]: row["change"] for row in found["usual_topics"]["fields"] if row["change"]}
+    assert compared["patient_details.name"] > 0 > compared["patient_details.age"] and len(compared) == 2
+    assert (found["set"], found["usual_topics"]["num_pairs"]) == ("visits", 10)
+
+
+def test_sets_that_cannot_be_compared_are_refused(runs: dict[str, Path], tmp_path: Path) -> None:
+    first, second, third = runs["first"], *(only_planned(runs, tmp_path / name) for name in ("second", "third"))
+    scored_on_set(first, "good", visits(runs), None)
+    for student in ("one", "two"):
+        scored_on_set(second, student, visits(runs, "\nDoctor: Goodbye."), None)
+    line = ["diff", f"{first}#good", str(second), "--set", "visits"]
+    refused(medkd(*line), 64, "has students one, two; say which")
+    refused(medkd(*line[:2], f"{second}#one", *line[3:]), 65, "hold other conversations, ids or records")
+    refused(medkd(*line[:2], f"{first}#bad", *line[3:]), 78, "#bad was not scored on 'visits'; students scored on it are good")
+    refused(medkd(*line[:2], str(runs["other"]), *line[3:]), 78, "a student of", "not scored on 'visits'; medkd evaluate")
+    scored_on_set(third, "stranger", visits(runs), None, source="teacher")
+    refused(medkd(*line[:2], str(third), *line[3:]), 65, "share 10 conversations, none with the same reference")
