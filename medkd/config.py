@@ -423,6 +423,14 @@ class Bars(_Strict):
     evaluate: tuple[ScoreBar, ...] = ()
 
 
+class EvaluateSettings(_Strict):
+    """How students are scored."""
+
+    constrained: bool = False
+    """Students may write nothing but records of their schema (package llguidance), trained or not, as `extract --constrained`
+    lets them."""
+
+
 class ModelConfigs(_Strict):
     """The whole file."""
 
@@ -430,6 +438,7 @@ class ModelConfigs(_Strict):
     student_models: dict[str, StudentConfig]
     generation_settings: GenerationSettings
     bars: Bars = Bars()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
     def teacher(self, name: str) -> TeacherConfig:
         """The teacher of that name with the traits of its model; ConfigError naming the known ones."""

@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_gold(evaluate)
     scoring.add_set_flags(evaluate)
     scoring.add_few_shot_flags(evaluate)
+    scoring.add_decoding_flag(evaluate)
     report = verb("report", tools.report, "write the run's report page from what lies under its prefix")
     _add_shared(report)
     _add_student(report)

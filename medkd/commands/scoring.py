@@ -42,6 +42,7 @@ def evaluate_run(args: argparse.Namespace, stop: threading.Event) -> int:
         bars=bars,
         few_shot=getattr(args, "few_shot", 0),
         asked_teacher=_asked_teacher(args, stop),
+        constrained=_constrained(args),
         stop=stop,
     )
     shown = {name: f"{found['micro']['f1']:.3f}" for name, found in scores["scores"].items()}
@@ -104,7 +105,7 @@ def _evaluate_set(args: argparse.Namespace, stop: threading.Event) -> int:
     run = open_prefix(args, stop) if args.prefix else None
     with tempfile.TemporaryDirectory() as scratch:
         model, inputs = (Path(args.model), {}) if args.model or not run else trained_student(run, args.student, Path(scratch))
-        extractor = Extractor.load(model)
+        extractor = Extractor.load(model, constrained=_constrained(args))
         rows = stream(args.conversations, columns, file_options(args))
         gold = read_gold(args) if separate else gold_files.Gold()
         found = external.read_set(name, rows, gold, args.gold_source or "human", extractor.tokenizer.linear.schema)
@@ -125,8 +126,22 @@ def _evaluate_set(args: argparse.Namespace, stop: threading.Event) -> int:
     return 0
 
 
+def _constrained(args: argparse.Namespace) -> bool:
+    """What the flag says; without one, the configuration."""
+    asked: bool | None = getattr(args, "constrained", None)
+    return load_configs(args).evaluate.constrained if asked is None else asked
+
+
 def _interval(found: dict[str, float]) -> str:
     return f"95% interval {found['low']:.3f} to {found['high']:.3f}"
+
+
+def add_decoding_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--constrained",
+        action=argparse.BooleanOptionalAction,
+        help="let students write nothing but valid records (package llguidance); else as the configuration's evaluate says",
+    )
 
 
 def add_few_shot_flags(parser: argparse.ArgumentParser) -> None:

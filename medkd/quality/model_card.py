@@ -7,7 +7,7 @@ from typing import Any
 
 from medkd.quality.card import review_words
 from medkd.quality.report import MODEL_TITLES, REFERENCES
-from medkd.quality.verdicts import verdict_words
+from medkd.quality.verdicts import decoding_line, verdict_words
 
 
 def scores_section(scores: Mapping[str, Any]) -> str:
@@ -29,7 +29,7 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
     for title, apart in _apart(scores):
         yield _row(f"student, on {apart['num_samples']:,} {title}", "student", apart)
     yield ""
-    yield "Intervals are resampled by conversation. The baselines saw the training rows only."
+    yield f"Intervals are resampled by conversation. The baselines saw the training rows only. {decoding_line(scores)}".rstrip()
     reviewed = review_words(scores.get("review") or {})
     if reviewed:
         yield ""

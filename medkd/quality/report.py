@@ -234,6 +234,8 @@ class Evaluation:
     calibration: Mapping[str, Any] | None
     verdict: str
     """On the student's bars, in words; empty where nothing says one."""
+    decoding: str = ""
+    """How students wrote their answers, in a sentence; empty where they wrote what they liked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medkd.quality.report import FEW_SHOT_TITLES, MODEL_TITLES, REFERENCES
+from medkd.quality.verdicts import decoding_line
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
@@ -14,6 +15,7 @@ def score_table(scores: Mapping[str, Any]) -> str:
     reference = REFERENCES.get(scores["reference"], (scores["reference"], ""))[0]
     lines = [
         f"against {reference}, {scores['num_samples']:,} conversations",
+        *filter(None, [decoding_line(scores)]),
         "",
         f"{'':<{width}}  {'F1':>5}  {'95% interval':<14}  precision  recall  hallucinated  omitted  valid",
     ]

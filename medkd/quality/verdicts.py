@@ -1,4 +1,4 @@
-"""A verdict on bars in words; `bars` comes to it. Needs nothing, so that whoever only repeats a verdict stays small."""
+"""A verdict on bars, and what has to be said beside scores, in words. Needs nothing, so that who repeats it stays small."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def verdict_line(verdict: Mapping[str, Any]) -> str:
     """A verdict with what it rests on: the checks that were missed or, where none was, all."""
     said = shortfalls(verdict) or "; ".join(_check_words(check) for check in verdict["checks"])
     return verdict_words(verdict) + (f" ({said})" if said else "")
+
+
+def decoding_line(scores: Mapping[str, Any]) -> str:
+    """How the students of a `scores.json` wrote their answers, in a sentence; empty where they wrote what they liked."""
+    if scores.get("decoding", "free") == "free":
+        return ""
+    return "Students, trained or not, could write nothing but valid records (constrained decoding)."
 
 
 def _check_words(check: Mapping[str, Any]) -> str:

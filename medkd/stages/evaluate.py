@@ -43,7 +43,18 @@ Row = dict[str, Any]
 # Conversations of rejected samples that are scored apart, at most: the first ones by sample id.
 _MOST_REJECTED = 200
 _TESTED = ("sample_id", "topic", "input", "output", "gold", "reference", "source", "conversation_sha256", "held_out_topic")
+DECODING = {True: "constrained", False: "free"}
+"""How students wrote their answers, as `scores.json` says it."""
 _EXAMPLE = ("conversation_sha256", "input", "output")
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """How students are asked. seed: of weights that nobody trained."""
+
+    seed: int
+    constrained: bool
+    stop: threading.Event
 
 
 def evaluate_folder(student_name: str) -> str:
@@ -60,6 +71,7 @@ def evaluate(
     bars: Sequence[ScoreBar] = (),
     few_shot: int = 0,
     asked_teacher: AskedTeacher | None = None,
+    constrained: bool = False,
     stop: threading.Event,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -67,8 +79,9 @@ def evaluate(
 
     gold: known records by conversation hash; gold_source: whose they are. bars: what the student must reach; `bars` of the answer
     and of the manifest says whether it does. few_shot: examples that a causal student before any training, and `asked_teacher`,
-    see of the train split; 0: neither is asked. Raises ConfigError where training has not finished and InputError where a file
-    differs from its manifest or nothing is left to test on.
+    see of the train split; 0: neither is asked. constrained: students, trained or not, can write nothing but records.
+    Raises ConfigError where training has not finished and InputError where a file differs from its manifest or nothing is left to
+    test on.
     """
     trained = manifests.require(store, train_manifest_path(student_name), "train")
     data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
@@ -87,17 +100,19 @@ def evaluate(
         **{file.path: file.sha256 for file in used},
         "references": _hash_of([*references, *(reference for _, reference in rejected)]),
         "few-shot": asked,
+        **({"decoding": DECODING[True]} if constrained else {}),
     }
     known = manifests.read(store, f"{evaluate_folder(student_name)}/manifest.json")
     if known and (known.inputs, known.config_hash) == (inputs, config_hash(student)):
         return _judged_again(store, student_name, trained, known, rows, references, bars, _review(store, data_set))
+    asking = _Asking(seed, constrained, stop)
     with tempfile.TemporaryDirectory() as scratch:
         folder = _download_model(store, trained, Path(scratch))
         schema = StudentForm.read(folder).fields
         _check_references(references, schema)
-        students, of_rejected = _students(folder, rows, references, rejected, seed, stop)
+        students, of_rejected = _students(folder, rows, references, rejected, asking)
         examples = few_shots.chosen(stream_splits(store, data_set, _EXAMPLE)["train"], few_shot) if few_shot else []
-        students |= _few_shot_student(store, student, folder, rows, references, examples, Path(scratch), seed, stop)
+        students |= _few_shot_student(store, student, folder, rows, references, examples, Path(scratch), asking)
     baselines = answers.baselines(KnownRecords.of(store, data_set), [row["input"] for row in rows], schema)
     predictions = {**baselines, **students, **answers.teachers(rows, references, schema)}
     scores = score_sets(rows, references, predictions, schema, bars)
@@ -120,7 +135,8 @@ def evaluate(
         del found["student"]
         written["predictions"] += answers.prediction_rows(asked_rows, of_some, found, schema)
     counts = {**_counts(rows, references, predictions), "bars": scores["bars"]}
-    summary = {"format": 1, "student": student_name, **scores, "counts": counts, "review": _review(store, data_set)}
+    about = {"student": student_name, "decoding": DECODING[constrained], "review": _review(store, data_set)}
+    summary = {"format": 1, **about, **scores, "counts": counts}
     home = evaluate_folder(student_name)
     files = [
         tables.write(store, f"{home}/{name}.parquet", found_rows, tables.PREDICTION_COLUMNS)
@@ -257,21 +273,20 @@ def _students(
     rows: Sequence[Row],
     references: Sequence[Reference],
     rejected: Sequence[tuple[Row, Reference]],
-    seed: int,
-    stop: threading.Event,
+    asking: _Asking,
 ) -> tuple[dict[str, list[Prediction]], list[Prediction]]:
     """The student's answers and those of its architecture with fresh weights; and the student's to rejected conversations."""
     from medkd.student.decode import Extractor
     from medkd.student.models import untrained
 
     tested = [row["input"] for row in rows]
-    trained = Extractor.load(folder)
+    trained = Extractor.load(folder, constrained=asking.constrained)
     tokenizer = trained.tokenizer
     limit = answers.answer_limit(tokenizer, (one.record for one in (*references, *(reference for _, reference in rejected))))
     conversations = [*tested, *(row["input"] for row, _ in rejected)]
-    of_student = answers.asked(trained, conversations, name="student", most_tokens=limit, stop=stop)
-    fresh = Extractor(untrained(folder, tokenizer.family, seed), tokenizer)
-    of_fresh = answers.asked(fresh, tested, name="untrained", most_tokens=limit, stop=stop)
+    of_student = answers.asked(trained, conversations, name="student", most_tokens=limit, stop=asking.stop)
+    fresh = Extractor(untrained(folder, tokenizer.family, asking.seed), tokenizer, constrained=asking.constrained)
+    of_fresh = answers.asked(fresh, tested, name="untrained", most_tokens=limit, stop=asking.stop)
     return {"student": of_student[: len(tested)], "untrained": of_fresh}, of_student[len(tested) :]
 
 
@@ -283,8 +298,7 @@ def _few_shot_student(
     references: Sequence[Reference],
     examples: Sequence[few_shots.Example],
     scratch: Path,
-    seed: int,
-    stop: threading.Event,
+    asking: _Asking,
 ) -> dict[str, list[Prediction]]:
     """The answers of a causal student as training found it, with examples in its prompts; nothing for others."""
     if not examples or StudentForm.read(folder).family != "causal":
@@ -294,9 +308,19 @@ def _few_shot_student(
 
     tokenizer = StudentTokenizer.load(folder)
     limit = answers.answer_limit(tokenizer, (one.record for one in references))
-    extractor = few_shot_extractor(store, student, tokenizer, examples, answer_length=limit, scratch=scratch, seed=seed)
+    extractor = few_shot_extractor(
+        store,
+        student,
+        tokenizer,
+        examples,
+        answer_length=limit,
+        scratch=scratch,
+        seed=asking.seed,
+        constrained=asking.constrained,
+    )
     conversations = [row["input"] for row in rows]
-    return {"few_shot_student": answers.asked(extractor, conversations, name="few_shot_student", most_tokens=limit, stop=stop)}
+    found = answers.asked(extractor, conversations, name="few_shot_student", most_tokens=limit, stop=asking.stop)
+    return {"few_shot_student": found}
 
 
 def _side_by_side(

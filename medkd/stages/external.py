@@ -22,7 +22,7 @@ from medkd.quality.score_sets import Reference, score_sets
 from medkd.records import Record, RecordSchema
 from medkd.samples import conversation_sha256, data_set_hash
 from medkd.stages import answers
-from medkd.stages.evaluate import KnownRecords, evaluate_folder
+from medkd.stages.evaluate import DECODING, KnownRecords, evaluate_folder
 from medkd.stages.prepare import stream_splits
 from medkd.store import layout, manifests, tables
 from medkd.store.conversations import ImportedRow
@@ -122,7 +122,8 @@ def evaluate_set(
         "truncated": sum(one.truncated for one in predictions["student"]),
         "windowed": sum(one.windows > 1 for one in predictions["student"]),
     }
-    summary = {"format": 1, "set": found.name, "set_hash": found.hash, "student": student_name, **scores, "counts": counts}
+    summary = {"format": 1, "set": found.name, "set_hash": found.hash, "student": student_name}
+    summary |= {"decoding": DECODING[extractor.constrained], **scores, "counts": counts}
     return summary, answers.prediction_rows(found.rows, found.references, predictions, schema)
 
 

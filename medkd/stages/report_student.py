@@ -10,7 +10,7 @@ from medkd.quality.charts import line_chart
 from medkd.quality.report import REFERENCES, Apart, Evaluation, Example, Examples, Training
 from medkd.quality.scores import compare
 from medkd.quality.side_by_side import best_median_worst, rows
-from medkd.quality.verdicts import verdict_line
+from medkd.quality.verdicts import decoding_line, verdict_line
 from medkd.samples import turns
 from medkd.stages.run_files import RunFiles
 from medkd.store import layout, manifests, tables
@@ -52,6 +52,7 @@ def evaluation(run: RunFiles) -> Evaluation | None:
         mistakes=run.scores.get("mistakes", ()),
         calibration=run.scores.get("calibration"),
         verdict=verdict_line(run.scores["bars"]) if run.scores.get("bars") else "",
+        decoding=decoding_line(run.scores),
         source=run.student_file("evaluate/scores.json"),
     )
 

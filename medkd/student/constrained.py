@@ -1,61 +1,24 @@
-"""Decoding that can write nothing but records: at each step, only tokens that keep the answer in the linear form of the schema.
+"""Decoding that can write nothing but records: at each step, only tokens that keep the answer in the grammar of the schema.
 
-The grammar is a regular expression over the text as the tokenizer spells it, escapes included; llguidance (extra `constrained`)
-says which tokens go on from where an answer stands. Fields come in the schema's order, which is how students learn them.
+The grammar (`grammar.py`) is over the text as the tokenizer spells it, escapes included; llguidance (extra `constrained`) says
+which tokens go on from where an answer stands.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medkd.errors import ConfigError
-from medkd.student.escapes import Escapes
-from medkd.student.linear import LinearForm
+from medkd.student.grammar import patterns_not_held_to, record_grammar
 from medkd.student.tokenizer import StudentTokenizer
+from medkd.telemetry import event
 
-# Code points that UTF-8 can say in the hexadecimal digits of an escape: without surrogates, and without the bracket (5b) that
-# opens tags.
-_CODE_POINTS = "|".join(
-    [
-        "[0-9a-f]",
-        "[1-46-9a-f][0-9a-f]|5[0-9ac-f]",
-        "[1-9a-f][0-9a-f]{2}",
-        "[1-9a-cef][0-9a-f]{3}|d[0-7][0-9a-f]{2}",
-        "[1-9a-f][0-9a-f]{4}|10[0-9a-f]{4}",
-    ]
-)
 _SPACE_MARK = "▁"
-
-
-def record_pattern(linear: LinearForm, escapes: Escapes, says: Callable[[str], bool]) -> str:
-    """A regular expression that matches the escaped linear form of every record, its fields in the schema's order, and nothing
-    that is none. says: whether the tokenizer keeps a character, as for `Escapes.write`."""
-
-    def spelled(text: str) -> str:
-        return re.escape(escapes.write(text, says)).replace("\\ ", " ")
-
-    sign, bracket = re.escape(escapes.sign), spelled("[")
-    letters = "".join(sorted(code for character, code in escapes.codes.items() if character != "["))
-    escaped = rf"{sign}(?:{sign}|[s{letters}]|u(?:{_CODE_POINTS}){sign})"
-    said = rf"(?:[^\[{sign}]|{escaped}|{bracket}{bracket})*"
-
-    def value(tag: str, *, often: bool) -> str:
-        return rf"(?:{spelled(tag)}(?: |{sign}s){said}){'*' if often else '?'}"
-
-    tag_of = {slot.path: tag for tag, slot in linear.slots.items()}
-    parts = []
-    for field in linear.schema.fields:
-        if not field.fields:
-            parts.append(value(tag_of[field.name,], often=field.kind == "list"))
-            continue
-        members = "".join(value(tag_of[field.name, member.name], often=member.kind == "list") for member in field.fields)
-        parts.append(f"(?:{spelled(tag_of[field.name,])}{members})*" if field.kind == "items" else members)
-    return "".join(parts)
 
 
 class RecordGrammar:
@@ -66,22 +29,26 @@ class RecordGrammar:
             from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
         except ImportError as error:
             raise ConfigError(
-                "--constrained: needs the package llguidance; install it with: pip install 'medkd[constrained]'"
+                "--constrained, evaluate.constrained: need package llguidance; install it with: pip install 'medkd[constrained]'"
             ) from error
         raw = tokenizer.tokenizer
         special = {id_ for id_, token in raw.added_tokens_decoder.items() if token.special} | set(raw.all_special_ids)
         vocabulary = _Vocabulary(token_bytes(raw), special, tokenizer.end)
         self._tokenizer = LLTokenizer(TokenizerWrapper(vocabulary))
         self._size = len(vocabulary.tokens)
-        self._matcher = LLMatcher
-        pattern = record_pattern(tokenizer.linear, tokenizer.form.escapes, tokenizer.says)
+        spelled = tokenizer.linear, tokenizer.form.escapes, tokenizer.says
         # A tokenizer that gives each first word a space takes it away again when it decodes.
         strips = tokenizer.decode(raw(" a", add_special_tokens=False)["input_ids"]) == "a"
-        self._grammar = LLMatcher.grammar_from_regex(f" ?{pattern}" if strips else pattern)
+        # Copies share what was found out about the grammar's states, and cost next to nothing.
+        self._beginning = LLMatcher(self._tokenizer, record_grammar(*spelled, after_space=strips))
+        if self._beginning.is_error():
+            raise RuntimeError(f"llguidance: {self._beginning.get_error().splitlines()[0]}")
+        if free := patterns_not_held_to(*spelled):
+            event("patterns that answers are not held to", fields=", ".join(free))
 
     def follow(self, rows: int) -> Constraint:
         """For one batch of so many answers, from their beginning."""
-        return Constraint([self._matcher(self._tokenizer, self._grammar) for _ in range(rows)], self._size)
+        return Constraint([self._beginning.deep_copy() for _ in range(rows)], self._size)
 
 
 class Constraint:

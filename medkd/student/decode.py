@@ -71,6 +71,8 @@ class Extractor:
 
             self._grammar = RecordGrammar(tokenizer)
         places = devices or [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
+        self.constrained = constrained
+        """Whether it can write nothing but records."""
         self._idle: Queue[Any] = Queue()
         self._copies = len(places)
         for place in places[1:]:

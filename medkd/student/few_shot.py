@@ -48,6 +48,7 @@ def few_shot_extractor(
     answer_length: int,
     scratch: Path,
     seed: int,
+    constrained: bool = False,
 ) -> Extractor:
     """The student as training found it, pretrained where it has weights of its own, with examples in its prompts."""
     import torch
@@ -57,4 +58,4 @@ def few_shot_extractor(
 
     dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
     model = make_model(store, student, tokenizer, scratch=scratch, seed=seed, dtype=dtype)
-    return Extractor(model, WithExamples(tokenizer, examples, answer_length))
+    return Extractor(model, WithExamples(tokenizer, examples, answer_length), constrained=constrained)

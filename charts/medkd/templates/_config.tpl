@@ -46,7 +46,7 @@
 {{- end -}}
 {{- $students := pick $models.student_models .root.Values.student.name -}}
 {{- $slice := dict "teacher_models" $teachers "student_models" $students "generation_settings" $models.generation_settings -}}
-{{- merge $slice (pick $models "bars") | toPrettyJson -}}
+{{- merge $slice (pick $models "bars" "evaluate") | toPrettyJson -}}
 {{- end }}
 
 {{/* The teacher's name; a run that asks none needs one only by name. */}}
