@@ -16,6 +16,7 @@ from medkd.errors import ConfigError
 
 # Of one letter each, and of another one: what two renderings share is the template's, to the letter.
 _TEXTS = ("q", "z")
+_ANSWER = "Fine, she said."
 _CONVERSATION = "Doctor: How are you?\nPatient: Fine [so far]."
 
 
@@ -29,6 +30,9 @@ class ChatTurns:
     """From the conversation to the answer."""
     end: int
     """Id of the token that ends an answer: the template's end of turn, where that is a special token, else the end of text."""
+    between: str | None = None
+    """From an answer to another conversation after it; None: the template takes no second one, or nobody looked (folders of
+    before)."""
 
 
 def find_turns(tokenizer: Any) -> ChatTurns:
@@ -47,13 +51,26 @@ def find_turns(tokenizer: Any) -> ChatTurns:
         ) from error
     if said != before + _CONVERSATION + after:
         raise ConfigError("prompt_template: the tokenizer's chat template changes what the user says; choose plain")
-    return ChatTurns(before=before, after=after, end=_end(tokenizer, closing))
+    return ChatTurns(before=before, after=after, end=_end(tokenizer, closing), between=_between(tokenizer, after))
 
 
 def special_names(tokenizer: Any) -> frozenset[str]:
     """Texts that the tokenizer takes for special tokens."""
     added = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     return frozenset(added | set(tokenizer.all_special_tokens))
+
+
+def _between(tokenizer: Any, after: str) -> str | None:
+    first = [{"role": "user", "content": _CONVERSATION}, {"role": "assistant", "content": _ANSWER}]
+    try:
+        text = tokenizer.apply_chat_template(
+            [*first, {"role": "user", "content": _TEXTS[0]}], tokenize=False, add_generation_prompt=True
+        )
+    except (TemplateError, ValueError, TypeError):
+        return None
+    said, _, rest = text.partition(_ANSWER)
+    found: str = rest.removesuffix(_TEXTS[0] + after)
+    return found if _CONVERSATION in said and found != rest else None
 
 
 def _prompt(tokenizer: Any, conversation: str, answer: str | None = None) -> str:

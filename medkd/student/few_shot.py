@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,27 +17,47 @@ if TYPE_CHECKING:
 
 
 class WithExamples(StudentTokenizer):
-    """A student's tokenizer whose prompts begin with as many examples as leave room for the conversation and its answer."""
+    """A student's tokenizer whose prompts begin with as many examples as leave room for the conversation and its answer.
+
+    For a chat model they are turns before the conversation, as its template writes several; where it takes no second one, each is
+    a text of its own.
+    """
 
     def __init__(self, tokenizer: StudentTokenizer, examples: Sequence[tuple[str, Record]], answer_length: int) -> None:
         """answer_length: tokens that an answer may take. What the student cannot say is no example."""
         super().__init__(tokenizer.tokenizer, tokenizer.form, tokenizer.linear.schema)
         self._answer_length = answer_length
+        chat = self.form.chat
+        self._later = replace(chat, before=chat.between) if chat and chat.between is not None else None
         self._examples = []
         for conversation, record in examples:
             try:
-                self._examples.append([*self._prompt(conversation), *self.encode(self.linear.write(record)), self.end])
+                answer = self.encode(self.linear.write(record))
+                self._examples.append([self._asked(conversation, later) + answer for later in (False, True)])
             except DoesNotFitError:
                 continue
 
     def prompt(self, conversation: str) -> list[int]:
-        own = super().prompt(conversation)
+        alone = super().prompt(conversation)
+        own = self._asked(conversation, later=True)
         room = self.form.max_length - len(own) - self._answer_length
         shown: list[int] = []
-        for example in self._examples:
-            if len(shown) + len(example) <= room:
-                shown += example
-        return [*shown, *own]
+        for first, later in self._examples:
+            example = later if shown else first
+            if len(shown) + len(example) + self._ends <= room:
+                shown += example if self._later else [*example, self.end]
+        return [*shown, *own] if shown else alone
+
+    @property
+    def _ends(self) -> int:
+        """Tokens that end an example; what a template writes between two turns has them."""
+        return 0 if self._later else 1
+
+    def _asked(self, conversation: str, later: bool) -> list[int]:
+        """The conversation up to its answer, first or after an example."""
+        if later and self._later:
+            return self._chat_prompt(self.linear.schema.shown(conversation), self._later)
+        return self._prompt(conversation)
 
 
 def few_shot_extractor(

@@ -148,3 +148,39 @@ def test_tokens_are_made_anew_when_the_template_changes(tmp_path: Path) -> None:
     rows_of = [[file.sha256 for file in one.files if "/train-" in file.path] for one in made]
     assert rows_of[0] != rows_of[1]
     assert made[1] == made[2]
+
+
+@BOTH
+def test_examples_are_turns_as_the_template_writes_several(template: str) -> None:
+    from medkd.student.few_shot import WithExamples
+
+    raw = chat_tokenizer(template)
+    student = chat_student(raw)
+    examples = [(row["input"], json.loads(row["output"])) for row in rows()[:2]]
+    asked = rows()[2]["input"]
+    shown = WithExamples(student, examples, answer_length=50)
+    turns = [
+        {"role": role, "content": text}
+        for conversation, record in examples
+        for role, text in (("user", conversation), ("assistant", student.linear.write(record)))
+    ]
+    expected = raw.apply_chat_template([*turns, {"role": "user", "content": asked}], tokenize=False, add_generation_prompt=True)
+    # Answers follow their mark without the space that this template puts before them: so they are learned.
+    expected = expected.replace("[/INST] [", "[/INST][")
+    assert raw.decode(shown.prompt(asked), skip_special_tokens=False) == expected
+    tight = WithExamples(student, examples, answer_length=student.form.max_length - len(student.prompt(asked)) - 10)
+    assert tight.prompt(asked) == student.prompt(asked)
+
+
+def test_a_template_that_takes_no_second_conversation_shows_each_example_as_a_text_of_its_own() -> None:
+    from medkd.student.few_shot import WithExamples
+
+    raw = chat_tokenizer("chatml")
+    raw.chat_template = "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}" + raw.chat_template
+    student = chat_student(raw)
+    assert student.form.chat and student.form.chat.between is None
+    example, asked = rows()[0], rows()[1]["input"]
+    record = json.loads(example["output"])
+    found = WithExamples(student, [(example["input"], record)], answer_length=50).prompt(asked)
+    answer = student.encode(student.linear.write(record))
+    assert found == [*student.prompt(example["input"]), *answer, student.end, *student.prompt(asked)]
