@@ -139,8 +139,11 @@ class _Talk:
     @cached_property
     def known_drugs(self) -> frozenset[str]:
         """The drugs of `quality.brands` that are named in any turn."""
+        # One word or several: most names are one, and the words of a talk are few beside the names there are.
+        one, several = _known_drugs()
         said = "|".join(self.spaced)
-        return frozenset(name for name in _known_drugs() if f" {name} " in said)
+        named = (name for name in several if f" {name} " in said)
+        return (one & frozenset().union(*self.words)).union(named)
 
     @cached_property
     def has_third_speaker(self) -> bool:
@@ -149,8 +152,11 @@ class _Talk:
 
 
 @cache
-def _known_drugs() -> frozenset[str]:
-    return frozenset().union(*map(_spoken_names, DRUG_NAMES))
+def _known_drugs() -> tuple[frozenset[str], frozenset[str]]:
+    """The names of one word, and those of several."""
+    names = frozenset().union(*map(_spoken_names, DRUG_NAMES))
+    several = frozenset(name for name in names if " " in name)
+    return names - several, several
 
 
 def _literal(talk: _Talk, value: str) -> list[int]:
@@ -268,16 +274,36 @@ def _is_of(talk: _Talk, index: int, wanted: str, own: Collection[str], others: C
     return False
 
 
+def _without(text: str, names: Collection[str]) -> str:
+    """The text with a blank of equal length for each of the names."""
+    for name in names:
+        text = text.replace(f" {name} ", f" {'-' * len(name)} ")
+    return text
+
+
 def _nearest(before: str, after: str, own: Collection[str], others: Collection[str]) -> bool:
     """Whether the drug named last before a value is its own; where none is named before, whether the next one after it is."""
-    last_own, last_other = (max((before.rfind(f" {name} ") for name in names), default=-1) for names in (own, others))
+    # The parts of a combination are drugs, too: in "amoxicillin-clavulanate 875 mg" no other drug than that is named.
+    combined = any(f" {name} " in f" {whole} " for whole in own for name in others)
+    before_others, after_others = (_without(text, own) if combined else text for text in (before, after))
+    last_own = max((before.rfind(f" {name} ") for name in own), default=-1)
+    last_other = max((before_others.rfind(f" {name} ") for name in others), default=-1)
     if max(last_own, last_other) >= 0:
         # "20 mg of lisinopril": the name that follows at once outweighs one before.
         return last_own > last_other or any(after.startswith((f" {name} ", f" of {name} ")) for name in own)
-    next_own, next_other = (
-        min((at for name in names if (at := after.find(f" {name} ")) >= 0), default=len(after)) for names in (own, others)
-    )
-    return next_own <= next_other
+    return _first(after, own) <= _first(after_others, others)
+
+
+def _without(text: str, names: Collection[str]) -> str:
+    """The text with as many signs in place of each of the names."""
+    for name in names:
+        text = text.replace(f" {name} ", f" {'-' * len(name)} ")
+    return text
+
+
+def _first(text: str, names: Collection[str]) -> int:
+    """Where the first of the names begins; the text's end where it holds none."""
+    return min((at for name in names if (at := text.find(f" {name} ")) >= 0), default=len(text))
 
 
 def _turn(talk: _Talk, value: str) -> list[int]:

@@ -28,6 +28,9 @@ _SMALL = {
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
 _SCALES = frozenset(["hundred", "thousand"])
 _NUMBER_STARTS = frozenset([*_SMALL, *_TENS, "a", "point"])
+# Without one of these and without a digit there is no number ("a" starts one in "a hundred" only).
+_NUMBER_CUES = frozenset([*_SMALL, *_TENS, *_SCALES, "point"])
+_NUMERIC = re.compile(r"[\d.]")
 NUMBER_WORDS = frozenset([*_SMALL, *_TENS, *_SCALES, "half", "quarter"])
 
 _UNITS = {
@@ -52,7 +55,10 @@ def tokens(text: str) -> tuple[str, ...]:
     """The words and numbers of a text in normal form, in order."""
     joined = _SPELLED.sub(lambda match: re.sub("[. ]", "", match[0]), text)
     plain = (joined if joined.isascii() else unicodedata.normalize("NFKC", joined).replace("’", "'")).lower()
-    return tuple(map(_fold_word, _fold_numbers(_TOKEN.findall(plain))))
+    words = _TOKEN.findall(plain)
+    if _NUMERIC.search(plain) or not _NUMBER_CUES.isdisjoint(words):
+        words = _fold_numbers(words)
+    return tuple(map(_fold_word, words))
 
 
 @lru_cache(maxsize=65536)

@@ -249,6 +249,21 @@ def test_the_same_dose_may_be_said_of_two_drugs_and_in_a_later_turn() -> None:
     assert unsupported(prescribed("furosemide", "40 mg"), said) == ()
 
 
+@pytest.mark.parametrize(
+    ("drug", "dose", "supported"),
+    [
+        ("amoxicillin-clavulanate", "875 mg", True),
+        ("Augmentin", "875 mg", True),
+        ("amoxicillin-clavulanate", "500 mg", False),
+        ("amoxicillin", "500 mg", True),
+        ("amoxicillin", "875 mg", False),
+    ],
+)
+def test_the_parts_of_a_combination_are_no_other_drugs(drug: str, dose: str, supported: bool) -> None:
+    said = "Doctor: Last time it was amoxicillin 500 mg. Take amoxicillin-clavulanate 875 mg twice a day."
+    assert (unsupported(prescribed(drug, dose), said) == ()) is supported
+
+
 def test_planted_errors_are_found_and_clean_records_raise_no_alarm() -> None:
     figures = measure(240)
     assert figures["recall_all"] >= 0.95 and figures["precision"] >= 0.98
