@@ -61,7 +61,7 @@ class RecordSchema:
     def task(self) -> str:
         """The instruction of each row of a data set."""
         return self.instruction or (
-            f"Extract {self.subject} from the conversation as JSON. "
+            f"Extract from the conversation, as JSON, {self.subject}. "
             f"Write {NOT_PROVIDED} for facts the conversation does not give."
         )
 

@@ -29,8 +29,8 @@ class Rule:
     support: Support = "words"
     """Where the conversation says a value: `literal`, the whole value within one turn; `name`, each of its words somewhere;
     `age`, a number that counts nothing else; `sex`, a cue about the patient; `drug`, one of its names; `words`, most of its
-    content words within one or two turns, numbers always; `turn`, the value is the number of a turn; `nothing`, it is not
-    looked for."""
+    content words within one or two turns, numbers always; `turn`, the value is the number of a turn, which in a list item says
+    at least something of it; `nothing`, it is not looked for."""
     enum: tuple[str, ...] = ()
     """The values there are, taken in any case; empty: any text."""
     pattern: str = ""
@@ -45,7 +45,7 @@ class Rule:
     whose: Whose = "anyone"
     """Whom the words that support a value must be about, affirming it; `anyone`: neither is judged."""
     tied_to: str = ""
-    """A member of the same item (a drug) which the value must be said of."""
+    """A member of the same item which the value must be said of (a drug), or which the turn must say something of."""
     denied_about: tuple[str, ...] = ()
     """Beginnings of words one of which must be near a denial to support ["none"]; empty: any denial does."""
 
@@ -69,7 +69,8 @@ class Rule:
         if self.values:
             return " or ".join(self.values)
         if self.support == "turn":
-            return "the number that stands before a turn"
+            tie = f", one that says something of {self.tied_to}" if self.tied_to else ""
+            return f"the number that stands before a turn{tie}"
         said = [f"text that matches {self.pattern}"] if self.pattern else ["text"]
         said += [f"of at least {self.min_length} characters"] if self.min_length else []
         said += [f"of at most {self.max_length} characters"] if self.max_length is not None else []

@@ -101,12 +101,22 @@ def _fields_of(schema: Mapping[str, Any], place: str, *, groups: bool) -> tuple[
         raise _wrong(_at(place, "required"), required, wanted)
     # Its order is the fields': files with sorted keys, such as plan.json, lose that of `properties`.
     fields = tuple(_field_of(name, members[name], _at(place, name), groups=groups) for name in required)
-    drugs = {field.name for field in fields if field.kind == "text" and field.rule.support == "drug"}
     for field in fields:
-        if field.rule.tied_to and (groups or field.rule.tied_to not in drugs):
-            at = _at(place, f"{field.name}.x-medkd.tied_to")
-            raise _wrong(at, field.rule.tied_to, "a string of the same list item whose support is drug")
+        _check_tie(field, () if groups else fields, place)
     return fields
+
+
+def _check_tie(field: Field, beside: tuple[Field, ...], place: str) -> None:
+    """ValueError where a field is tied to what is no fitting member of its list item. beside: the item's members."""
+    rule = field.rule
+    if rule.support == "turn":
+        fitting = [one.name for one in beside if one.rule.support not in ("turn", "nothing")]
+        wanted = "a member of the same list item whose support is neither turn nor nothing"
+    else:
+        fitting = [one.name for one in beside if one.kind == "text" and one.rule.support == "drug"]
+        wanted = "a string of the same list item whose support is drug"
+    if rule.tied_to and rule.tied_to not in fitting:
+        raise _wrong(_at(place, f"{field.name}.x-medkd.tied_to"), rule.tied_to, wanted)
 
 
 def _field_of(name: str, schema: Any, place: str, *, groups: bool) -> Field:

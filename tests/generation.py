@@ -19,7 +19,7 @@ from medkd.stages.shard_options import ShardOptions
 from medkd.store.files import Store
 from medkd.store.manifests import Manifest
 from medkd.teacher.client import TeacherClient
-from medkd.teacher.prompts import PROMPT_VERSION
+from medkd.teacher.prompts import prompt_version
 
 
 def settings(**changes: Any) -> GenerationSettings:
@@ -62,7 +62,7 @@ def planned(
         teacher,
         seed=seed,
         total_samples=samples,
-        prompt_version=PROMPT_VERSION,
+        prompt_version=prompt_version(schema),
         source=source,
         schema=schema,
     )

@@ -97,6 +97,11 @@ def test_a_changed_value_is_refused_where_a_json_schema_validator_refuses_it(
         (("orders", "reason", "x-medkd", "support"), 3, "support: got 3, expected one of words, literal"),
         (("orders", "reason", "x-medkd", "rule"), "text", "x-medkd.rule: keyword has no effect here; allowed: compare, support"),
         (("orders", "reason", "x-medkd", "tied_to"), "type", "tied_to: got 'type', expected a string of the same list item"),
+        (
+            ("orders", "supporting_turns", "x-medkd", "tied_to"),
+            "type",
+            "got 'type', expected a member of the same list item whose",
+        ),
         (("x-medkd",), {}, "x-medkd.version: got None"),
         (("x-medkd",), None, "x-medkd: got None, expected at least"),
         (("title",), "my orders", "title: got 'my orders', expected its name"),

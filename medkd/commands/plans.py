@@ -130,16 +130,17 @@ def _plan_of(args: argparse.Namespace, configs: ModelConfigs, teacher: TeacherCo
 
     settings = generation_settings(configs, args)
     judge = judge_of(configs, settings, args)
+    schema = record_schema(args)
     plan = planning.make_plan(
         settings,
         args.teacher,
         teacher,
         seed=args.seed,
         total_samples=0 if args.dataset_from and not args.conversations and args.num_samples is None else args.num_samples,
-        prompt_version=prompts.PROMPT_VERSION,
+        prompt_version=prompts.prompt_version(schema),
         source=conversation_source(args, {"s3": options} if (options := storage_options(args)) else {}),
         judge=judge,
-        schema=record_schema(args),
+        schema=schema,
     )
     return plan, judge
 

@@ -2,7 +2,8 @@
 
 How a value is looked up is its field's rule (`medkd.rules`): names, ages, drugs and doses literally after normalisation
 (`quality.spoken`), diagnoses, symptoms and history by their content words, only where they are affirmed of the one whose they
-are (`quality.clauses`): what is denied, or said of the family, supports nothing of the patient's. A dose is said of its drug.
+are (`quality.clauses`): what is denied, or said of the family, supports nothing of the patient's. A dose is said of its drug,
+and a turn that an item names speaks of it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ def supports(record: Record, conversation: str, schema: RecordSchema) -> Iterato
         if value == NOT_PROVIDED or rules[path].support == "nothing":
             continue
         found = _denied(talk, rules[path]) if value == NONE else _supported(talk, rules[path], value)
-        if found and item and rules[path].tied_to:
+        if found and item and rules[path].support == "turn":
+            found = _speaking_of(talk, item, path, found, schema)
+        elif found and item and rules[path].tied_to:
             found = _tied(talk, value, str(item[rules[path].tied_to]), found, record, schema)
         yield path, value, found
 
@@ -309,6 +312,27 @@ def _first(text: str, names: Collection[str]) -> int:
 def _turn(talk: _Talk, value: str) -> list[int]:
     """The turn that the value counts to, from 1."""
     return [index for index in range(len(talk.turns)) if str(index + 1) == value]
+
+
+def _speaking_of(talk: _Talk, item: Record, path: str, found: Sequence[int], schema: RecordSchema) -> list[int]:
+    """Of the turns that an item names those that say something of the member which they are tied to, else of any.
+
+    One content word is enough, as an order may be given over several turns; a number or a unit, which any dose may have, is not.
+    Nothing is asked of them where the item says nothing else.
+    """
+    holder = path.rpartition(".")[0]
+    rules = {at.rpartition(".")[2]: rule for at, rule in schema.rules.items() if at.rpartition(".")[0] == holder}
+    tied_to = rules[path.rpartition(".")[2]].tied_to
+    members = [tied_to] if tied_to else [name for name, rule in rules.items() if rule.support not in ("turn", "nothing")]
+    wanted: set[str] = set()
+    speaking: set[int] = set()
+    for name in members:
+        for value in [item[name]] if isinstance(item[name], str) else item[name]:
+            if value not in (NOT_PROVIDED, NONE):
+                wanted |= content_stems(tokens(value))
+                speaking.update(_drug(talk, value) if rules[name].support == "drug" else ())
+    words = {stem for stem in wanted if not stem[0].isdigit() and stem not in _COUNTED} or wanted
+    return [index for index in found if not words or index in speaking or not words.isdisjoint(talk.stems[index])]
 
 
 _SUPPORT: dict[str, Callable[[_Talk, str], list[int]]] = {

@@ -129,7 +129,8 @@ def _says(value: str | list[str]) -> bool:
 
 def _key(field: Field) -> str:
     """The member that its items are told apart by, empty where the rules name none."""
-    return next((member.rule.tied_to for member in field.fields if member.rule.tied_to), "")
+    tied = (member.rule.tied_to for member in field.fields if member.rule.support != "turn")
+    return next(filter(None, tied), "")
 
 
 def _merged(field: Field, values: Sequence[Any]) -> Any:

@@ -8,9 +8,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from medkd.records import Record
+from medkd.simulator.orders import FIELD as ORDERS
 from medkd.simulator.replies import Reply
 
 Spoiler = Callable[[Reply], Reply]
+
+
+_INVENTED: dict[str, Record] = {
+    "prescription": {"drug": "zanubrutinib", "dose": "160 mg", "frequency": "twice daily", "duration": "30 days"},
+    ORDERS: {
+        "type": "medication",
+        "description": "zanubrutinib 160 mg twice daily for 30 days",
+        "reason": "mantle cell lymphoma",
+        "supporting_turns": ["1"],
+    },
+}
 
 
 def _cut(text: str) -> str:
@@ -27,14 +39,15 @@ def _with_duplicate_key(text: str) -> str:
 
 
 def _hallucinated(text: str) -> str:
-    """The record with a medicine that nobody mentioned."""
+    """The record, or the orders, with a medicine that nobody mentioned in place of the last one."""
     try:
         record: Record = json.loads(text)
-        items = record["prescription"]
-    except (ValueError, KeyError, TypeError):
+        name = next(name for name in _INVENTED if name in record)
+        *others, last = record[name] or [_INVENTED[name]]
+        items = [*others, {member: _INVENTED[name].get(member, value) for member, value in last.items()}]
+    except (ValueError, StopIteration, TypeError, AttributeError):
         return text
-    wrong = {"drug": "zanubrutinib", "dose": "160 mg", "frequency": "twice daily", "duration": "30 days"}
-    return json.dumps({**record, "prescription": [*items[:-1], wrong]}, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps({**record, name: items}, ensure_ascii=False, separators=(",", ":"))
 
 
 def _text(change: Callable[[str], str]) -> Spoiler:

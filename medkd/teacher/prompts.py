@@ -11,7 +11,14 @@ from medkd.records import NOT_PROVIDED, PATIENT_RECORD, RecordSchema
 from medkd.samples import SampleSpec, canonical_json, sha256_hex
 
 PROMPT_VERSION = 1
-"""Raised with every change of a prompt's text; part of the plan and stored with each sample."""
+"""Of the prompts for the patient's record, raised with every change of a prompt's text; part of the plan and stored with each
+sample."""
+_OWN_SCHEMA_PROMPT_VERSION = 2
+
+
+def prompt_version(schema: RecordSchema) -> int:
+    """The version of the prompts that ask for records of a schema."""
+    return PROMPT_VERSION if schema == PATIENT_RECORD else _OWN_SCHEMA_PROMPT_VERSION
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ Rules:
 - The case number only makes this conversation differ from others of its kind. Never write it."""
 
 _EXTRACTION_RULES = """\
-You read a conversation between a doctor and a patient and write {subject} as one JSON object.
+{opening}
 
 Rules:
 - Use only what the conversation says, in its own words. Never guess, complete or translate.
@@ -62,9 +69,14 @@ Rules:
 Fields:
 {fields}"""
 
+# The patient's are as they have always been: what teachers answered to them stays comparable.
+_OPENING = "You read a conversation between a doctor and a patient and write {subject} as one JSON object."
+_QUESTION = "Write {subject} of this conversation."
+_OWN_SCHEMA_OPENING = "You read a conversation between a doctor and a patient. From it you write, as one JSON object, {subject}."
+_OWN_SCHEMA_QUESTION = "Read this conversation and write, as one JSON object, {subject}."
 
 _SPOKEN_OF = """\
-- The conversation is read for {subject}: let it speak of most of what belongs there, as it would come up in life.
+- The conversation will be searched for {subject}. Let it hold most of the following, said as it would be in life:
 {fields}"""
 
 
@@ -93,7 +105,8 @@ def extraction_request(conversation: str, schema: RecordSchema, teacher: Teacher
     """Ask for the record of `conversation` as JSON in the shape of `schema`, as deterministically as the teacher allows."""
     rules, json_schema = _asked_for(schema)
     shown = schema.shown(conversation.strip())
-    question = f"Write {schema.subject} of this conversation.\n\n<conversation>\n{shown}\n</conversation>"
+    asked = (_QUESTION if schema == PATIENT_RECORD else _OWN_SCHEMA_QUESTION).format(subject=schema.subject)
+    question = f"{asked}\n\n<conversation>\n{shown}\n</conversation>"
     return Request(
         messages=(Message("system", rules), Message("user", question)),
         reply_limit=teacher.max_record_tokens,
@@ -107,7 +120,8 @@ def extraction_request(conversation: str, schema: RecordSchema, teacher: Teacher
 @lru_cache(maxsize=32)
 def _asked_for(schema: RecordSchema) -> tuple[str, dict[str, Any]]:
     """The rules and the JSON Schema of an extraction, the same objects for every call."""
-    rules = _EXTRACTION_RULES.format(subject=schema.subject, not_provided=NOT_PROVIDED, fields=schema.describe())
+    opening = (_OPENING if schema == PATIENT_RECORD else _OWN_SCHEMA_OPENING).format(subject=schema.subject)
+    rules = _EXTRACTION_RULES.format(opening=opening, not_provided=NOT_PROVIDED, fields=schema.describe())
     return rules, schema.json_schema()
 
 

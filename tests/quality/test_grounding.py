@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from medkd.samples import turns
 from tests.benchmarks.planted_errors import measure
 from tests.quality.examples import CONVERSATION, RECORD, changed, records
 from tests.quality.hand_checked import false_alarms
+from tests.schema_strategy import ORDERS
 
 MTS_DIALOG = os.environ.get("MEDKD_MTS_DIALOG")
 
@@ -262,6 +264,33 @@ def test_the_same_dose_may_be_said_of_two_drugs_and_in_a_later_turn() -> None:
 def test_the_parts_of_a_combination_are_no_other_drugs(drug: str, dose: str, supported: bool) -> None:
     said = "Doctor: Last time it was amoxicillin 500 mg. Take amoxicillin-clavulanate 875 mg twice a day."
     assert (unsupported(prescribed(drug, dose), said) == ()) is supported
+
+
+ORDER = {"type": "medication", "description": "lisinopril 20 mg twice daily", "reason": "hypertension"}
+ORDERED = "Doctor: It is hypertension.\nPatient: Oh.\nDoctor: Take lisinopril.\nPatient: And?\nDoctor: Twice daily. Iron, 20 mg."
+
+
+@pytest.mark.parametrize(
+    ("tied_to", "order", "supported"),
+    [
+        ("description", {}, {"3", "5"}),
+        ("", {}, {"1", "3", "5"}),
+        ("description", {"description": "20 mg"}, {"5"}),
+        ("description", {"description": "lisinopril 20 mg"}, {"3"}),
+        ("description", {"description": "NOT PROVIDED"}, {"1", "2", "3", "4", "5"}),
+    ],
+    ids=["tied to a member", "tied to none", "a number alone", "a number is not enough", "nothing is said"],
+)
+def test_a_turn_that_an_order_names_says_something_of_it(tied_to: str, order: dict[str, str], supported: set[str]) -> None:
+    (orders,) = ORDERS.fields
+    *others, numbers = orders.fields
+    tied = replace(numbers, rule=replace(numbers.rule, tied_to=tied_to))
+    schema = replace(ORDERS, name="tied", version=len(tied_to), fields=(replace(orders, fields=(*others, tied)),))
+    record = {"orders": [{**ORDER, **order, "supporting_turns": ["1", "2", "3", "4", "5", "6", "x"]}]}
+    found = ground(record, ORDERED, schema)
+    named = {value for path, value in found.unsupported if path == "orders[].supporting_turns"}
+    assert {"1", "2", "3", "4", "5", "6", "x"} - named == supported
+    assert found.evidence["orders[].supporting_turns"] == tuple(sorted(int(number) - 1 for number in supported))
 
 
 def test_planted_errors_are_found_and_clean_records_raise_no_alarm() -> None:

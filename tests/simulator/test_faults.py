@@ -22,6 +22,7 @@ from medkd.simulator.faults import FAULTS, LINE, FaultPlan, parse_faults
 from medkd.simulator.refusals import REFUSALS
 from medkd.simulator.server import Server
 from medkd.simulator.spoilers import SPOILERS
+from tests.schema_strategy import ORDERS
 from tests.simulator.asking import Reply, extracting, send, send_and_leave, writing
 
 Serve = Callable[..., Server]
@@ -67,6 +68,11 @@ def test_spoilt_texts_are_spoilt_as_named(serve: Serve) -> None:
     assert "NaN" in extract(serve(faults="nan_json")).text
     assert extract(serve(faults="empty_content")).text == ""
     assert json.loads(extract(serve(faults="hallucinate")).text)["prescription"][0]["drug"] == "zanubrutinib"
+    form = {"name": "orders", "strict": True, "schema": ORDERS.json_schema()}
+    orders = extracting(f"1. {TALK}", response_format={"type": "json_schema", "json_schema": form})
+    orders["messages"][0]["content"] = f"Fields:\n{ORDERS.describe()}"
+    invented = json.loads(send(serve(faults="hallucinate").url, CHAT, orders).text)["orders"]
+    assert [(order["description"].split()[0], order["supporting_turns"]) for order in invented] == [("zanubrutinib", ["1"])]
     assert "usage" not in extract(serve(faults="missing_usage")).json()
     cut = extract(serve(faults="finish_length")).json()["choices"][0]
     assert cut["finish_reason"] == "length"

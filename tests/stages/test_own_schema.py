@@ -65,7 +65,7 @@ def rows_of(run: Store) -> dict[str, list[dict[str, Any]]]:
 def test_the_plan_holds_the_schema_and_its_hash_depends_on_it(run: Store) -> None:
     plan = load_plan(run)[0]
     assert (plan.schema, plan.record_schema) == (ORDERS, document_of(ORDERS))
-    assert replace(plan, record_schema=document_of(replace(ORDERS, version=2))).hash != plan.hash
+    assert replace(plan, record_schema=document_of(replace(ORDERS, version=3))).hash != plan.hash
     assert parse_plan(run.read(layout.PLAN)).hash == plan.hash
 
 
@@ -146,7 +146,7 @@ def test_gold_from_elsewhere_has_to_be_of_the_students_schema() -> None:
 def test_rows_of_another_schema_are_not_lent(run: Store, server: Server) -> None:
     store = open_store("memory://borrower")
     planned(store, simulated(server), samples=0, shards=0)
-    with pytest.raises(ConfigError, match="holds records of schema medication_orders, version 1; expected patient_record"):
+    with pytest.raises(ConfigError, match="holds records of schema medication_orders, version 2; expected patient_record"):
         prepare(store, "tiny-t5", config.load(None).student("tiny-t5"), find_lent([run]))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD
-from medkd.samples import SampleSpec
-from medkd.teacher.prompts import Request, conversation_request, enlarged, extraction_request, repaired
+from medkd.samples import SampleSpec, sha256_hex
+from medkd.teacher.prompts import Request, conversation_request, enlarged, extraction_request, prompt_version, repaired
+from tests.schema_strategy import ORDERS
 from tests.teacher.scripted import teacher
 
 SPEC = SampleSpec(
@@ -62,6 +63,22 @@ def test_the_extraction_call_ends_with_the_conversation_between_its_tags():
     assert "JSON" in system.text and NOT_PROVIDED in system.text
     assert all(field.name in system.text for field in PATIENT_RECORD.fields)
     assert request.json_schema == PATIENT_RECORD.json_schema()
+
+
+def texts_hash(request: Request) -> str:
+    return sha256_hex(chr(0).join(message.text for message in request.messages))
+
+
+def test_the_patients_prompts_are_as_version_1_has_them_and_an_own_schema_is_asked_for_in_sentences():
+    assert prompt_version(PATIENT_RECORD) == 1
+    assert texts_hash(conversation_request(SPEC, teacher())).startswith("c46e281c")
+    assert texts_hash(extraction_request("Doctor: Hi", PATIENT_RECORD, teacher(), seed=1)).startswith("0382b66f")
+    system, user = extraction_request("Doctor: Hi", ORDERS, teacher(), seed=1).messages
+    wanted = "as one JSON object, the orders that the doctor gives in this visit."
+    assert system.text.startswith(f"You read a conversation between a doctor and a patient. From it you write, {wanted}\n")
+    assert user.text.startswith(f"Read this conversation and write, {wanted}\n\n<conversation>\n1. Doctor: Hi")
+    rules = conversation_request(SPEC, teacher(), ORDERS).messages[0].text
+    assert "will be searched for the orders that the doctor gives in this visit. Let it hold most of the following" in rules
 
 
 def test_a_repair_shows_the_answer_and_its_problem_and_ends_with_the_user():
