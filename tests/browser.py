@@ -34,6 +34,14 @@ class Page:
         """The value that a piece of JavaScript returns."""
         return self._post("execute/sync", {"script": script, "args": list(arguments)})
 
+    def until(self, script: str) -> Any:
+        """The value that a piece of JavaScript returns as soon as it is a true one."""
+        deadline = time.monotonic() + 20
+        while not (value := self.run(script)):
+            assert time.monotonic() < deadline, f"nothing came of: {script}"
+            time.sleep(0.02)
+        return value
+
     def click(self, css: str) -> None:
         # As a person does with what lies under the page's head.
         self.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", css)

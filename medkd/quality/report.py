@@ -301,6 +301,11 @@ def words_of(name: str) -> str:
     return name.rpartition(".")[2].replace("_", " ")
 
 
+def spelled(path: str) -> str:
+    """`prescription, each: dose` of `prescription[].dose`."""
+    return ": ".join(filter(None, (group_of(path), words_of(path))))
+
+
 @lru_cache(maxsize=1)
 def _template() -> Template:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -312,6 +317,7 @@ def _template() -> Template:
         span=_span,
         words=words_of,
         group=group_of,
+        spelled=spelled,
     )
     return environment.from_string(_part("report.html.j2"))
 

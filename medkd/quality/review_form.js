@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const key = `medkd-review:${data.review}`;
@@ -12,76 +11,13 @@
     // A browser that keeps nothing for files: what is filled in lives until the page is closed.
   }
 
-  // --- what was filled in ---
-
+  const review = reviewRows(data);
+  const { shown, itemsField, leafOf, kindOf, asText } = review;
   const current = () => data.rows[row];
-  const filled = (id) => (state.rows[id] ||= { verdicts: {}, corrections: {}, comment: "", whole: "" });
-  const here = () => filled(current().sample_id);
-  const shown = (one) => one.record || data.empty;
-  const sayable = (text) => text.trim() || data.not_provided;
-  const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
-  const itemsField = (path) => (path.includes("[].") ? path.slice(0, path.indexOf("[].")) : "");
-  const leafOf = (record, path) => {
-    const [head, member] = path.split(/\[\]\.|\./);
-    if (itemsField(path)) return record[head].map((item) => item[member]);
-    return member === undefined ? record[head] : record[head][member];
-  };
-  const plain = (value) => JSON.stringify(Array.isArray(value) ? value.map(plain).sort() : value.trim().toLowerCase());
-  const kindOf = (path) => {
-    const [head, member] = path.split(/\[\]\.|\./);
-    const field = data.fields.find((one) => one.name === head);
-    return member === undefined ? field.kind : field.fields.find((one) => one.name === member).kind;
-  };
-  const asValue = (path, text) => (kindOf(path) === "list" ? lines(text) : sayable(text));
-  const asText = (value) => (Array.isArray(value) ? value.join("\n") : value === data.not_provided ? "" : value);
-
-  function corrected(one) {
-    const given = filled(one.sample_id).corrections;
-    if (!Object.keys(given).length) return null;
-    const record = structuredClone(shown(one));
-    for (const [path, value] of Object.entries(given)) {
-      const [head, member] = path.split(".");
-      if (Array.isArray(value)) {
-        const items = value.map((item) =>
-          Object.fromEntries(Object.entries(item).map(([name, text]) => [name, asValue(`${path}[].${name}`, text)])));
-        record[path] = items.filter((item) => Object.values(item).some((said) => said.length && said !== data.not_provided));
-      } else if (member === undefined) record[head] = asValue(path, value);
-      else record[head][member] = asValue(path, value);
-    }
-    return record;
-  }
-
-  // A field that is not right and whose correction says the same is not corrected yet.
-  function uncorrected(one) {
-    const record = corrected(one);
-    const { verdicts } = filled(one.sample_id);
-    return data.leaves.filter((path) => verdicts[path] && verdicts[path] !== RIGHT &&
-      (!record || plain(leafOf(record, path)) === plain(leafOf(shown(one), path))));
-  }
-
-  function isDone(one) {
-    const { verdicts, corrections, whole } = filled(one.sample_id);
-    return one.record ? data.leaves.every((path) => verdicts[path]) : Boolean(whole || Object.keys(corrections).length);
-  }
-
-  const isTouched = (one) => {
-    const { verdicts, corrections, comment, whole } = filled(one.sample_id);
-    return Boolean(Object.keys(verdicts).length || Object.keys(corrections).length || comment.trim() || whole);
-  };
-
-  function line(one) {
-    const { verdicts, comment, whole } = filled(one.sample_id);
-    const whole_record = uncorrected(one).length ? null : corrected(one);
-    return {
-      review: data.review,
-      sample_id: one.sample_id,
-      verdicts: Object.fromEntries(data.leaves.map((path) => [path, verdicts[path] || ""])),
-      whole: one.record ? "" : whole,
-      corrected_record: whole_record,
-      comment,
-      reviewer: state.reviewer.trim(),
-    };
-  }
+  const filled = (one) => (state.rows[one.sample_id] ||= review.blank());
+  const here = () => filled(current());
+  const uncorrected = (one) => review.uncorrected(one, filled(one));
+  const isDone = (one) => review.isDone(one, filled(one));
 
   function keep() {
     try {
@@ -222,11 +158,10 @@
     };
     // What is corrected was not right.
     const changed = () => {
-      const record = corrected(current());
+      const record = review.corrected(current(), here());
       for (const member of current().record ? field.fields : []) {
         const path = `${field.name}[].${member.name}`;
-        const differs = plain(leafOf(record, path)) !== plain(leafOf(shown(current()), path));
-        if (differs && [undefined, "", RIGHT].includes(here().verdicts[path])) {
+        if (review.differs(record, shown(current()), path) && [undefined, "", RIGHT].includes(here().verdicts[path])) {
           here().verdicts[path] = WRONG;
           const radio = fieldBox(path).querySelector(`input[value="${WRONG}"]`);
           radio.checked = true;
@@ -305,14 +240,31 @@
       by("reviewer").focus();
       return;
     }
-    const touched = data.rows.filter(isTouched);
-    const text = touched.map((one) => `${JSON.stringify(line(one))}\n`).join("");
+    const touched = data.rows.filter((one) => review.isTouched(filled(one)));
+    const text = touched.map((one) => `${JSON.stringify(review.line(one, filled(one), state.reviewer.trim()))}\n`).join("");
     const url = URL.createObjectURL(new Blob([text], { type: "application/jsonl" }));
     const name = state.reviewer.trim().toLowerCase().replace(/[^a-z0-9]+/g, "-") || "reviewer";
     make("a", { href: url, download: `${data.review}-${name}.jsonl` }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
     const partly = touched.filter((one) => uncorrected(one).length).length;
     by("said").textContent = `Saved ${touched.length} rows${partly ? `, ${partly} of them not corrected in all fields` : ""}.`;
+  }
+
+  async function load(file) {
+    try {
+      const found = review.loaded(await file.text());
+      const name = state.reviewer.trim();
+      if (name && found.reviewer && name !== found.reviewer) throw new Error(`Nothing was loaded: the file is ${found.reviewer}'s, and you are ${name}.`);
+      const lost = data.rows.filter((one) => found.rows[one.sample_id] && review.isTouched(filled(one)) &&
+        !review.isSame(filled(one), found.rows[one.sample_id])).length;
+      if (lost && !window.confirm(`${lost} rows are filled in otherwise here. Replace them with those of the file?`)) return;
+      state.reviewer = by("reviewer").value = name || found.reviewer;
+      Object.assign(state.rows, found.rows);
+      show(row);
+      by("said").textContent = `Loaded ${Object.keys(found.rows).length} rows.`;
+    } catch (error) {
+      by("said").textContent = error.message;
+    }
   }
 
   // --- keys and buttons ---
@@ -323,6 +275,13 @@
   by("forward").addEventListener("click", () => show(row + 1));
   by("open").addEventListener("click", nextOpen);
   by("save").addEventListener("click", save);
+  by("load").addEventListener("click", () => by("file").click());
+  by("file").addEventListener("change", async (event) => {
+    const [file] = event.target.files;
+    if (file) await load(file);
+    // The same file may be chosen again.
+    event.target.value = "";
+  });
   by("clear").addEventListener("click", () => {
     if (!window.confirm("Forget all that was filled in here? Files that were saved stay.")) return;
     state = { reviewer: "", rows: {} };

@@ -29,7 +29,7 @@ def review_form(
     contains_phi: bool | None,
 ) -> str:
     """The page for a review's rows. evidence: of each row, the turns (from 1) that support a field."""
-    script, style = _part("review_form.js"), _part("review_form.css")
+    script, style = f"{_part('review_rows.js')}\n{_part('review_form.js')}", _part("review_form.css")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     # A record's fields keep their order.
     environment.policies["json.dumps_kwargs"] = {}

@@ -156,4 +156,4 @@ def _percent(share: float) -> str:
 
 
 def _words(path: str) -> str:
-    return path.rpartition(".")[2].replace("_", " ")
+    return path.replace("[].", ", each: ").replace(".", ": ").replace("_", " ")

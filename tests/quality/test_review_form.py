@@ -117,6 +117,84 @@ def test_a_row_is_judged_corrected_kept_and_saved(page: browser.Page, tmp_path: 
     assert [entry for entry in page.log() if "favicon" not in entry] == []
 
 
+STATE = "return JSON.parse(localStorage.getItem('medkd-review:first-0a1b2c3d'))"
+
+
+def fresh(page: browser.Page, form: Path) -> None:
+    """The form as on another computer."""
+    page.open(form)
+    page.run("localStorage.clear()")
+    page.open(form)
+
+
+def load(page: browser.Page, path: Path) -> str:
+    """What the form says once it has loaded a file."""
+    page.run("document.getElementById('said').textContent = ''")
+    page.type("#file", str(path))
+    return page.until("return document.getElementById('said').textContent")
+
+
+def test_a_saved_file_is_loaded_and_gone_on_from(page: browser.Page, tmp_path: Path) -> None:
+    form = written(tmp_path / "form.html", [row("000000001v0", record()), row("000000002v1", None), row("000000003v0", record())])
+    fresh(page, form)
+    page.type("#reviewer", "Ben")
+    page.click(verdict("patient_details.age", "wrong"))
+    # Corrected in part: the age is, the name is not yet.
+    page.type('[data-path="patient_details.age"] .correction input', "2")
+    page.click(verdict("patient_details.name", "wrong"))
+    page.click("#forward")
+    page.type('[data-path="patient_details.name"] .correction input', "Ann Lee")
+    page.click("#forward")
+    page.click(".items .edit button")
+    page.type('.item input[aria-label="prescription: dose dose"]', " twice")
+    page.click("#rest")
+    page.type("#comment", "dose")
+    page.click("#save")
+    saved = page.downloaded("first-0a1b2c3d-ben.jsonl")
+    before = page.run(STATE)
+    fresh(page, form)
+    assert load(page, saved) == "Loaded 3 rows."
+    assert page.run(STATE) == before
+    assert page.run("return document.getElementById('reviewer').value") == "Ben"
+    assert page.run("return document.querySelector('[data-path=\"patient_details.age\"] .correction input').value") == "252"
+    # Chosen again nothing is lost, so nothing is asked.
+    assert load(page, saved) == "Loaded 3 rows."
+    first = read_judgement(json.loads(saved.read_text().splitlines()[0]), Shown(sample_id="1", record=record()), PATIENT_RECORD)
+    assert first.corrected is None and set(first.verdicts) == {"patient_details.age", "patient_details.name"}
+
+
+def test_a_file_that_is_none_of_this_review_is_refused_and_changes_nothing(page: browser.Page, tmp_path: Path) -> None:
+    form = written(tmp_path / "form.html", [row("000000001v0", record())])
+    fresh(page, form)
+    page.type("#reviewer", "Ada")
+    page.click(verdict("patient_details.age", "right"))
+    before = page.run(STATE)
+    good = {"review": "first-0a1b2c3d", "sample_id": "000000001v0", "reviewer": "Ada", "verdicts": {}}
+    for change, said in (
+        ({"review": "second-00000000"}, "line 2 is of no row of review first-0a1b2c3d."),
+        ({"sample_id": "000000009v0"}, "line 2 is of no row of review first-0a1b2c3d."),
+        ({"verdicts": {"patient_details.age": "maybe"}}, "line 2 does not know the verdict of patient_details.age."),
+        ({"corrected_record": {"age": "3"}}, "line 2 does not hold a record of these fields."),
+        ({"reviewer": "Ben"}, "line 2 is Ben's, those before it are Ada's."),
+    ):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in (good, {**good, **change})))
+        assert load(page, path) == f"Nothing was loaded: {said}"
+    path.write_text("Doctor: Hello.")
+    assert load(page, path) == "Nothing was loaded: line 1 is not one that this form saves."
+    path.write_text(json.dumps({**good, "reviewer": "Ben"}))
+    assert load(page, path) == "Nothing was loaded: the file is Ben's, and you are Ada."
+    assert page.run(STATE) == before
+    # What is filled in otherwise is only replaced by somebody who wants that.
+    path.write_text(json.dumps({**good, "verdicts": {"patient_details.age": "wrong"}}))
+    page.run("window.confirm = () => false")
+    page.type("#file", str(path))
+    assert page.run(STATE) == before
+    page.run("window.confirm = () => true")
+    assert load(page, path) == "Loaded 1 rows."
+    assert page.run(STATE)["rows"]["000000001v0"]["verdicts"] == {"patient_details.age": "wrong"}
+
+
 def test_the_keyboard_alone_judges_a_row_of_any_schema(page: browser.Page, tmp_path: Path) -> None:
     schema = RecordSchema(
         name="orders",
