@@ -27,7 +27,7 @@ from medkd.student.background import Background
 from medkd.student.position import Position
 from medkd.student.ranks import Ranks
 from medkd.student.snapshots import copied, take_snapshot
-from medkd.student.universal import to_universal
+from medkd.student.universal import NAMES_FILE, load_unsplit, to_universal, trained_names, unsplit_to_universal
 from medkd.student.waiting import wait_for_all
 from medkd.telemetry import event
 
@@ -79,6 +79,8 @@ class Checkpoints:
         self.finish()
         started, tag = time.monotonic(), f"step-{position.step:06d}"
         files = take_snapshot(engine, self._scratch, self._ranks.rank)
+        if self._shape["zero_stage"] == 0 and self._ranks.rank == 0:
+            files[NAMES_FILE] = trained_names(engine)
         files[f"random_{self._ranks.rank:05d}.pt"] = _random_state()
         state = {"format": 1, **asdict(position), **self._identity, **self._shape}
         self._saving = _Saving(tag, state, started, time.monotonic() - started)
@@ -133,14 +135,16 @@ class Checkpoints:
     def find(self) -> Found | None:
         """The newest whole checkpoint, if there is one; what saves left that never became whole is deleted.
 
-        ConfigError where it belongs to another data set or recipe, or cannot be resumed with this ZeRO stage.
+        ConfigError where it belongs to another data set or recipe.
         """
         tag = self._latest()
         found = None
         if tag:
             state = json.loads(self._store.read(f"{self._folder}/{tag}/state.json"))
             self._check(state, tag)
-            found = Found(tag, state, universal=any(state[key] != now for key, now in self._shape.items()) and self._split(state))
+            # Stage 0 splits nothing, so that its ranks may be as many as they like.
+            split = state["zero_stage"] or self._shape["zero_stage"]
+            found = Found(tag, state, universal=bool(split) and any(state[key] != now for key, now in self._shape.items()))
         if self._ranks.rank == 0:
             self._clean(tag)
         dist.barrier()
@@ -153,17 +157,13 @@ class Checkpoints:
         if self._ranks.local_rank == 0:
             self._store.download(f"{self._folder}/{tag}", self._scratch / tag)
             if found.universal:
-                to_universal(self._scratch / tag, self._scratch / _UNIVERSAL)
+                convert = to_universal if state["zero_stage"] else unsplit_to_universal
+                convert(self._scratch / tag, self._scratch / _UNIVERSAL)
         wait_for_all()
-        decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
-        engine.load_checkpoint(str(self._scratch), tag=_UNIVERSAL if found.universal else tag, load_lr_scheduler_states=False)
-        # ZeRO 3 takes the first group's settings for all groups' then.
-        for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
-            group["weight_decay"] = decay
-        if found.universal:
-            # DeepSpeed gives all parameters the same counter, which then counts once for each.
-            for one in engine.optimizer.optimizer.state.values():
-                one["step"] = copied(one["step"])
+        if found.universal and not self._shape["zero_stage"]:
+            load_unsplit(engine, self._scratch / _UNIVERSAL)
+        else:
+            self._load(engine, _UNIVERSAL if found.universal else tag)
         random_state = self._scratch / tag / f"random_{self._ranks.rank:05d}.pt"
         if state["world_size"] == self._ranks.world_size:
             _set_random_state(torch.load(random_state, weights_only=True))
@@ -176,6 +176,17 @@ class Checkpoints:
             event("training resumed", step=state["step"], seconds=round(time.monotonic() - started, 2), universal=found.universal)
         self.saved_step, self.save_seconds = state["step"], state.get("save_seconds")
         return Position(**{field.name: state[field.name] for field in fields(Position) if field.name in state})
+
+    def _load(self, engine: Any, tag: str) -> None:
+        decays = [group["weight_decay"] for group in engine.optimizer.param_groups]
+        engine.load_checkpoint(str(self._scratch), tag=tag, load_lr_scheduler_states=False)
+        # ZeRO 3 takes the first group's settings for all groups' then.
+        for group, decay in zip(engine.optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+        if tag == _UNIVERSAL:
+            # DeepSpeed gives all parameters the same counter, which then counts once for each.
+            for one in engine.optimizer.optimizer.state.values():
+                one["step"] = copied(one["step"])
 
     def _upload(self, files: dict[str, Any], tag: str) -> None:
         """Store this rank's files, one after the other: scratch space holds one at a time."""
@@ -223,19 +234,6 @@ class Checkpoints:
                     f"{self._store.url}/{self._folder}/{tag}: {key} was {state[key]!r}, now it is {expected!r}; "
                     f"go on as it was, or delete {self._folder} to start again"
                 )
-
-    def _split(self, state: dict[str, Any]) -> bool:
-        """Whether optimizer states are split among ranks, so that another number of ranks or stage needs them converted."""
-        stages = {state["zero_stage"], self._shape["zero_stage"]}
-        if stages == {0}:
-            return False
-        if 0 in stages:
-            was, now = state["zero_stage"], self._shape["zero_stage"]
-            raise ConfigError(
-                f"zero_stage: the checkpoint in {self._store.url}/{self._folder} was saved with stage {was}, now it is {now}; "
-                "stage 0 goes on from stage 0 alone, as DeepSpeed converts no others; 1 to 3 go on from each other"
-            )
-        return True
 
     def _forget_old(self) -> None:
         """Delete all but the newest checkpoints."""
