@@ -1,14 +1,16 @@
 """Attention over documents that lie end to end in one row: each sees itself alone, and nothing is padded outside attention.
 
-Installed in T5, GPT-2 and Llama through Transformers' attention interface. On a CPU each document is one call; on a GPU documents
-are padded inside attention, so that it is one call for all.
+Installed in T5, GPT-2 and Llama through Transformers' attention interface. On a CPU each document is one call. On a GPU it is one
+call for all: PyTorch's attention for documents of different lengths where that can do it, else with the documents padded inside
+attention. The former takes no bias of positions, which T5 has within a text, and drops nothing out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -18,9 +20,16 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+try:
+    from torch.nn.attention import varlen
+except ImportError:  # of an older PyTorch
+    varlen = None  # type: ignore[assignment]
+varlen_attn: Callable[..., Any] | None = getattr(varlen, "varlen_attn", None)
+
 NAME = "medkd_packed"
 PACKED_MODELS = ("t5", "gpt2", "llama")
 
+Way = Literal["one by one", "padded", "varlen"]
 Kind = Literal["documents", "answers", "across"]
 """Whose tokens attend to whose: a document's to themselves, a decoder's to themselves, a decoder's to the document's."""
 
@@ -33,8 +42,8 @@ class Packing:
     """Tokens of each document (T5: of each input); None: a padded batch, or generation."""
     answers: Sequence[int] | None = None
     """T5: tokens of each decoder row."""
-    padded_inside: bool | None = None
-    """Whether attention pads; None: as the device likes it."""
+    way: Way | None = None
+    """How documents are kept apart; None: as the device likes it."""
 
     def lengths(self, kind: Kind) -> tuple[list[int], list[int]]:
         """Of queries and keys, by document."""
@@ -109,16 +118,46 @@ def _attention(
     if PACKING.documents is None:
         usual: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return usual
-    if key.shape[1] != query.shape[1]:
-        key, value = (repeat_kv(states, query.shape[1] // states.shape[1]) for states in (key, value))
     lengths = PACKING.lengths(module.packed_kind)
     bias = options.get("position_bias") if module.packed_kind != "across" else None
     # T5's decoder has the order of words in its bias already.
     causal = module.is_causal and bias is None and module.packed_kind != "across"
-    inside = query.device.type != "cpu" if PACKING.padded_inside is None else PACKING.padded_inside
-    attend = _padded if inside else _one_by_one
     given = {"dropout_p": options.get("dropout", 0.0), "scale": options.get("scaling"), "is_causal": causal}
+    way = PACKING.way or _best_way(query, bias, given)
+    if way == "varlen" and bias is None:
+        return _varlen(query, key, value, *lengths, given).transpose(1, 2), None
+    if key.shape[1] != query.shape[1]:
+        key, value = (repeat_kv(states, query.shape[1] // states.shape[1]) for states in (key, value))
+    attend = _one_by_one if way == "one by one" else _padded
     return attend(query, key, value, *lengths, bias, given).transpose(1, 2), None
+
+
+def _best_way(query: Tensor, bias: Tensor | None, given: dict[str, Any]) -> Way:
+    if query.device.type != "cuda":
+        return "one by one"
+    fits = bias is None and not given["dropout_p"] and query.dtype in (torch.bfloat16, torch.float16)
+    fits = fits and query.shape[-1] <= 256 and query.shape[-1] % 8 == 0
+    # Flash attention, which is behind it, is for Ampere and newer.
+    return "varlen" if fits and varlen_attn and torch.cuda.get_device_capability(query.device) >= (8, 0) else "padded"
+
+
+def _varlen(query: Tensor, key: Tensor, value: Tensor, queries: list[int], keys: list[int], given: dict[str, Any]) -> Tensor:
+    """One call without filling, and without a copy of the keys for each head that shares them."""
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    starts_q, starts_k = (_starts(tuple(lengths), query.device) for lengths in (queries, keys))
+    window = (-1, 0) if given["is_causal"] else (-1, -1)
+    shared = k.shape[1] != q.shape[1]
+    assert varlen_attn
+    out: Tensor = varlen_attn(
+        q, k, v, starts_q, starts_k, max(queries), max(keys), scale=given["scale"], window_size=window, enable_gqa=shared
+    )
+    return out.transpose(0, 1).unsqueeze(0)
+
+
+@lru_cache(maxsize=4)
+def _starts(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each document begins, and the last one ends: [documents + 1]. Kept, as each layer asks for the same."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 def _one_by_one(

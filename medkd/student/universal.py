@@ -77,7 +77,7 @@ def trained_names(engine: Any) -> list[str]:
 
 
 def unsplit_to_universal(checkpoint: Path, target: Path) -> None:
-    """Write a checkpoint of stage 0 in the universal form; ConfigError where it does not say of which parameters its states are."""
+    """Write a checkpoint of stage 0 in the universal form; ConfigError where it does not say whose its states are."""
     if not (checkpoint / NAMES_FILE).exists():
         raise ConfigError(
             f"zero_stage: the checkpoint {checkpoint.name} of stage 0 was saved by an older medkd, which noted no names; go on "
