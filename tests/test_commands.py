@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from medkd.commands.settings import record_schema
 from medkd.errors import ConfigError
 from medkd.records import PATIENT_RECORD
 from medkd.simulator.server import Server
+from tests.command_line import medkd, refused
 from tests.generation import start_simulator
 
 SHIPPED = Path(__file__).parent.parent / "configs" / "model_configs.json"
@@ -26,12 +25,6 @@ SHIPPED = Path(__file__).parent.parent / "configs" / "model_configs.json"
 def server() -> Iterator[Server]:
     with start_simulator(api_key="right-key") as server:
         yield server
-
-
-def medkd(*arguments: str, environment: dict[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "medkd", *arguments]
-    clean = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, env={**clean, **(environment or {})}, timeout=100)
 
 
 def changed_config(folder: Path, server: Server | None = None, **teacher: Any) -> Path:
@@ -65,15 +58,6 @@ def run_line(prefix: Path | str, config: Path, *more: str) -> list[str]:
         "2",
         *more,
     ]
-
-
-def refused(finished: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """The process said one line and left with the code."""
-    lines = [line for line in finished.stderr.splitlines() if line.startswith("medkd: ")]
-    assert finished.returncode == code, finished.stderr
-    assert len(lines) == 1 and "Traceback" not in finished.stderr, finished.stderr
-    for word in words:
-        assert word in lines[0]
 
 
 def test_a_wrong_key_is_refused_with_77_before_anything_is_paid(tmp_path: Path, server: Server) -> None:

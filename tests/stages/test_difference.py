@@ -24,9 +24,8 @@ from medkd.store.conversations import ImportedRow
 from medkd.store.files import Store, open_store
 from medkd.store.gold_files import Gold
 from medkd.store.manifests import Manifest
+from tests.command_line import medkd, refused
 from tests.generation import Worker, planned, simulated, start_simulator
-from tests.in_process import medkd
-from tests.test_commands import refused
 
 SAMPLES = 150
 

@@ -24,8 +24,8 @@ from medkd.store import layout, manifests, tables
 from medkd.store.conversations import Columns, survey
 from medkd.store.files import Store, open_store
 from medkd.store.manifests import Manifest
+from tests.command_line import medkd, refused
 from tests.generation import Worker, planned, simulated, start_simulator
-from tests.test_commands import medkd, refused
 
 SAMPLES = 24
 
@@ -35,10 +35,19 @@ def folder(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "run"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server():
     with start_simulator(faults="hallucinate:0.3,not_json:0.1,refusal:0.05", latency_seconds=0.02) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A run of two shards that has ended with rejected tries; to be looked at only."""
+    store = open_store(str(tmp_path_factory.mktemp("ended") / "run"))
+    with start_simulator(faults="hallucinate:0.3,not_json:0.1,refusal@5,refusal@11,refusal@20", latency_seconds=0.02) as server:
+        generated(store, server)
+    return store
 
 
 def generated(store: Store, server: Any, shards: int = 2, **more: Any) -> None:
@@ -85,20 +94,18 @@ def test_an_open_shard_shows_what_its_tables_will(store: Store, server: Any) -> 
     assert sum(overview(after)["reasons"].values()) == len(rejects)
 
 
-def test_every_call_is_shown_with_its_teacher_cost_and_duration(folder: Store, server: Any) -> None:
-    generated(folder, server)
-    run = open_run(folder)
+def test_every_call_is_shown_with_its_teacher_cost_and_duration(ended: Store) -> None:
+    run = open_run(ended)
     shown = [call for index in range(SAMPLES) for call in sample(run, sample_id(index))["calls"]]
-    calls = [call for shard in range(2) for call in known_calls(folder, shard)]
+    calls = [call for shard in range(2) for call in known_calls(ended, shard)]
     assert sorted(call["key"] for call in shown) == sorted(call["key"] for call in calls)
     assert 0 < sum(call["cost_usd"] for call in shown) == pytest.approx(sum(call["cost_usd"] for call in calls))
     assert all(call["seconds"] >= 0.02 * call["attempts"] and call["teacher"] == "simulator" for call in shown)
 
 
-def test_a_list_holds_the_rows_of_its_topic_and_the_tries_of_its_reason(folder: Store, server: Any) -> None:
-    generated(folder, server)
-    run = open_run(folder)
-    everything = [row for shard in range(2) for row in tables.decode(folder.read(layout.shard_file(shard, "rejected.parquet")))]
+def test_a_list_holds_the_rows_of_its_topic_and_the_tries_of_its_reason(ended: Store) -> None:
+    run = open_run(ended)
+    everything = [row for shard in range(2) for row in tables.decode(ended.read(layout.shard_file(shard, "rejected.parquet")))]
     reason = everything[0]["reason"]
     found = list(rejected_tries(run, reason=reason))
     assert [(row["sample_id"], row["variation"]) for row in found] == [
@@ -108,10 +115,8 @@ def test_a_list_holds_the_rows_of_its_topic_and_the_tries_of_its_reason(folder: 
     assert list(rejected_tries(run, reason="no such reason")) == []
 
 
-def test_a_sample_is_found_by_index_id_beginning_and_its_own_id(tmp_path: Path, server: Any) -> None:
-    store = open_store(str(tmp_path / "run"))
-    generated(store, server)
-    run = open_run(store)
+def test_a_sample_is_found_by_index_id_beginning_and_its_own_id(tmp_path: Path, ended: Store) -> None:
+    run = open_run(ended)
     assert find(run, "7") == find(run, "000000007") == "000000007"
     with pytest.raises(UsageError, match=r"begins 000000010, .*000000019; give more"):
         find(run, "00000001")
@@ -124,8 +129,11 @@ def test_a_sample_is_found_by_index_id_beginning_and_its_own_id(tmp_path: Path, 
         open_run(open_store(str(tmp_path / "nowhere")))
 
 
-def test_an_imported_conversation_is_found_by_its_own_id_and_listed_before_its_shard_ends(tmp_path: Path, server: Any) -> None:
-    texts = [call["text"] for call in calls_of_some_run(tmp_path, server) if call["step"] == "conversation"]
+def test_an_imported_conversation_is_found_by_its_own_id_and_listed_before_its_shard_ends(
+    tmp_path: Path, server: Any, ended: Store
+) -> None:
+    calls = [call for shard in range(2) for call in known_calls(ended, shard)]
+    texts = [call["text"] for call in calls if call["step"] == "conversation"]
     visits = tmp_path / "visits.jsonl"
     visits.write_text("".join(json.dumps({"id": f"visit-{place}", "text": text}) + "\n" for place, text in enumerate(texts)))
     columns = Columns(conversation="text", id="id")
@@ -142,12 +150,6 @@ def test_an_imported_conversation_is_found_by_its_own_id_and_listed_before_its_s
     run = open_run(store)
     assert all(row in list(accepted_rows(run)) for row in before)
     assert sample(run, find(run, "visit-3"))["row"]["source_id"] == "visit-3"
-
-
-def calls_of_some_run(tmp_path: Path, server: Any) -> list[dict[str, Any]]:
-    store = open_store(str(tmp_path / "some"))
-    generated(store, server, shards=1)
-    return known_calls(store, 0)
 
 
 def test_split_and_what_each_student_answered_stand_beside_the_sample(folder: Store, server: Any) -> None:
@@ -177,13 +179,11 @@ def write_answer(store: Store, student: str, row: dict[str, Any], gold: dict[str
     manifests.write(store, f"{folder}/manifest.json", Manifest(stage="evaluate", plan_hash="", config_hash="", files=(file,)))
 
 
-def test_the_command_shows_a_run_in_a_folder_and_in_an_archive(tmp_path: Path, server: Any) -> None:
-    store = open_store(str(tmp_path / "run"))
-    generated(store, server)
+def test_the_command_shows_a_run_in_a_folder_and_in_an_archive(tmp_path: Path, ended: Store) -> None:
     with zipfile.ZipFile(tmp_path / "run.zip", "w") as archive:
-        for path in (tmp_path / "run").rglob("*"):
-            archive.write(path, f"flu/{path.relative_to(tmp_path / 'run')}")
-    for prefix in (str(tmp_path / "run"), f"zip://flu::{tmp_path / 'run.zip'}"):
+        for path in Path(ended.url).rglob("*"):
+            archive.write(path, f"flu/{path.relative_to(ended.url)}")
+    for prefix in (ended.url, f"zip://flu::{tmp_path / 'run.zip'}"):
         shown = medkd("inspect", "--prefix", prefix)
         assert shown.returncode == 0 and "all    2 complete" in shown.stdout and shown.stderr == "", shown.stderr
         one = medkd("inspect", "--prefix", prefix, "--sample", "3")
@@ -194,15 +194,14 @@ def test_the_command_shows_a_run_in_a_folder_and_in_an_archive(tmp_path: Path, s
         assert parsed["row"]["input"] and len(parsed["calls"]) >= 2
         few = medkd("inspect", "--prefix", prefix, "--rejected", "--limit", "2", "--json")
         assert len([json.loads(line) for line in few.stdout.splitlines()]) == 2 and "more than 2" in few.stderr
-    run = ("inspect", "--prefix", str(tmp_path / "run"))
+    run = ("inspect", "--prefix", ended.url)
     refused(medkd(*run, "--sample", "99"), 64, "--sample: got '99'")
     refused(medkd(*run, "--sample", "9", "--rejected"), 64, "--sample: shows one sample whole")
     assert medkd(*run, "--reason", "nothing").stdout == "none\n"
 
 
-def test_what_a_teacher_wrote_cannot_steer_the_terminal(folder: Store, server: Any) -> None:
-    generated(folder, server, shards=1)
-    found = sample(open_run(folder), sample_id(0))
+def test_what_a_teacher_wrote_cannot_steer_the_terminal(ended: Store) -> None:
+    found = sample(open_run(ended), sample_id(0))
     chance = random.Random(1)
     evil = "\x1b]0;owned\x07\x1b[2J\u202e"
     for call in found["calls"]:

@@ -25,10 +25,9 @@ from medkd.stages.prepare import build_data_set, prepare, read_splits
 from medkd.stages.report import write_report
 from medkd.store import gold_files, layout, manifests, tables
 from medkd.store.files import Store, open_store
+from tests.command_line import medkd, refused
 from tests.generation import Worker, planned, simulated, start_simulator
-from tests.in_process import medkd
 from tests.student import trained
-from tests.test_commands import refused
 
 SAMPLES = 60
 
