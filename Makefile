@@ -69,11 +69,12 @@ bench-quality: $(READY) ## measure what guards the data: planted errors, false a
 	$(BIN)/python -m tests.benchmarks.curated
 	$(BIN)/python -m tests.benchmarks.prepare_rows 100000 1000000
 
-bench-training: $(READY) ## useful tokens per second against Trainer, F1 of two recipes, ranks and ZeRO stages (CPU; half an hour)
+bench-training: $(READY) ## useful tokens per second against Trainer, F1 of two recipes, ranks and ZeRO stages, a large save (CPU; 45 minutes)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m tests.benchmarks.training_speed --runs 5
 	$(BIN)/python -m tests.benchmarks.learning
 	$(BIN)/python -m tests.benchmarks.scaling
+	$(BIN)/python -m tests.benchmarks.save
 
 bench-teacher: $(READY) ## every fault of a teacher by itself (rewrites tests/benchmarks/fault_menu.md), all at once with 20 kills, 8 shards on one key
 	$(BIN)/python -m tests.benchmarks.fault_menu --samples 200 --write tests/benchmarks/fault_menu.md

@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     extract.add_argument("--conversation-column", default="conversation", help="with --input: column of the text")
     extract.add_argument("--id-column", help="with --input: column of the conversation's own id; else file and line")
     extract.add_argument(
-        "--constrained", action="store_true", help="let the student write nothing but records (package llguidance)"
+        "--constrained", action="store_true", help="let the student write nothing but valid records (package llguidance)"
     )
     extract.add_argument("--batch-size", type=positive, default=32, help="with --input: conversations answered at once")
     extract.add_argument("--usd-per-hour", type=dollars, help="with --input: what this machine costs; prints money per 1,000")

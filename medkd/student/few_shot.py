@@ -32,7 +32,8 @@ class WithExamples(StudentTokenizer):
         self._examples = []
         for conversation, record in examples:
             try:
-                answer = self.encode(self.linear.write(record))
+                # What a template writes between two turns has the end of the first.
+                answer = self.encode(self.linear.write(record)) + ([] if self._later else [self.end])
                 self._examples.append([self._asked(conversation, later) + answer for later in (False, True)])
             except DoesNotFitError:
                 continue
@@ -44,14 +45,9 @@ class WithExamples(StudentTokenizer):
         shown: list[int] = []
         for first, later in self._examples:
             example = later if shown else first
-            if len(shown) + len(example) + self._ends <= room:
-                shown += example if self._later else [*example, self.end]
+            if len(shown) + len(example) <= room:
+                shown += example
         return [*shown, *own] if shown else alone
-
-    @property
-    def _ends(self) -> int:
-        """Tokens that end an example; what a template writes between two turns has them."""
-        return 0 if self._later else 1
 
     def _asked(self, conversation: str, later: bool) -> list[int]:
         """The conversation up to its answer, first or after an example."""

@@ -91,8 +91,8 @@ def train(model: Any, student: StudentConfig, batches: Batches, tokens: int) -> 
 
 def this_recipe(
     family: str, rows: Sequence[dict[str, Any]], tested: Sequence[tuple[str, Record]], tokens: int, seed: int
-) -> tuple[list[Comparison], float]:
-    """What a student of this recipe makes of the tested conversations, and the share of answers cut."""
+) -> tuple[list[Comparison], float, int]:
+    """What a student of this recipe makes of the tested conversations, the share of answers cut, and its steps."""
     import torch
 
     from medkd.store.files import open_store
@@ -118,19 +118,19 @@ def this_recipe(
         for one in course.passes:
             yield collate([known[row] for row in one]), sum(sizes[row] for row in one)
 
-    train(model, student, batches(), tokens)
+    steps = train(model, student, batches(), tokens)
     packing.PACKING.documents = None
     found = read_in_windows(Extractor(model.eval(), tokenizer), [text for text, _ in tested], max_answer_length=ANSWER)
     compared = [
         compare(gold, one.record, PATIENT_RECORD, one.record is not None, one.record is not None)
         for (_, gold), one in zip(tested, found, strict=True)
     ]
-    return compared, sum(set_aside.values()) / len(rows)
+    return compared, sum(set_aside.values()) / len(rows), steps
 
 
 def seed_recipe(
     family: str, rows: Sequence[dict[str, Any]], tested: Sequence[tuple[str, Record]], tokens: int, seed: int
-) -> tuple[list[Comparison], float]:
+) -> tuple[list[Comparison], float, int]:
     """The same of a student of the seed's recipe."""
     import torch
 
@@ -180,7 +180,7 @@ def seed_recipe(
                     given = {"input_ids": inputs, "attention_mask": mask}
                 yield Batch(given, labels), useful
 
-    train(model, student, batches(), tokens)
+    steps = train(model, student, batches(), tokens)
     model.eval()
     compared = []
     asked = [ids(f"{INSTRUCTION}\n\n{text}\n\n")[: SEED_LENGTH - 1] + [end] * apart for text, _ in tested]
@@ -201,7 +201,7 @@ def seed_recipe(
             text = tokenizer.decode(answer[: answer.index(end)] if end in answer else answer, skip_special_tokens=True)
             record = _record(text)
             compared.append(compare(tested[row][1], record, PATIENT_RECORD, record is not None, record is not None))
-    return compared, sum(is_cut(family, *pair) for pair in pairs) / len(rows)
+    return compared, sum(is_cut(family, *pair) for pair in pairs) / len(rows), steps
 
 
 def seed_tokens(vocabulary: int, rows: Sequence[dict[str, Any]]) -> tuple[Any, list[tuple[list[int], list[int]]]]:
@@ -291,10 +291,10 @@ def measure(family: str, seed: int, arguments: argparse.Namespace) -> dict[str, 
     found: dict[str, Any] = {"family": family, "seed": seed}
     for name, recipe in RECIPES.items():
         used = time.process_time()
-        compared, cut = recipe(family, rows, tested, arguments.tokens, seed)
+        compared, cut, steps = recipe(family, rows, tested, arguments.tokens, seed)
         f1 = total(compared, PATIENT_RECORD).micro.f1
         valid = sum(one.valid_schema for one in compared) / len(compared)
-        found[name] = {"f1": round(f1, 4), "valid": round(valid, 3), "cut": round(cut, 3)}
+        found[name] = {"f1": round(f1, 4), "valid": round(valid, 3), "cut": round(cut, 3), "steps": steps}
         print(f"{family} seed {seed}, {name}: {found[name]}, {time.process_time() - used:.0f} s of CPU", flush=True)
     return found
 

@@ -1,12 +1,10 @@
-"""What more ranks, ZeRO's stages and checkpoints cost, as ratios, on CPU ranks of this machine; and what a large save takes.
+"""What more ranks, ZeRO's stages and checkpoints cost, as ratios, on CPU ranks of this machine.
 
     python -m tests.benchmarks.scaling
 
 A random GPT-2 (4 layers, 256 wide) is trained by `medkd train` on 1, 2 and 4 ranks of one thread each. Efficiency is useful
 tokens per second over one rank's times the cores that the ranks have: where there are more ranks than cores, they share them. The
-share of checkpoints is what training waited for a copy of the states each 10 steps. The save is of one rank and a random GPT-2
-with AdamW: bytes, seconds to the copy in host memory (training waits) and to the store, a local folder (training goes on); those
-of Llama-2-7b are extrapolated by bytes.
+share of checkpoints is what training waited for a copy of the states each 10 steps; `save` measures a large one.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import os
 import platform
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +22,6 @@ from typing import Any
 
 EVERY = 10
 """Steps of a line of metrics, and of a checkpoint."""
-LLAMA_2_7B = 6_738_415_616
 
 
 def student_of(stage: int, steps: int) -> dict[str, Any]:
@@ -80,68 +76,10 @@ def trained(ranks: int, stage: int, steps: int, rows: Sequence[dict[str, Any]]) 
     return {"speed": tokens / (seconds - waited), "checkpoints": waited / seconds}
 
 
-def save(layers: int, width: int) -> dict[str, Any]:
-    """One rank's save of a GPT-2 with AdamW's states."""
-    import torch
-    from transformers import AutoModelForCausalLM, GPT2Config
-
-    from medkd.config import StudentConfig
-    from medkd.store.files import open_store
-    from medkd.student.batches import Batch
-    from medkd.student.engine import join, make_engine
-    from medkd.student.ranks import Ranks
-    from medkd.student.snapshots import take_snapshot
-
-    with tempfile.TemporaryDirectory() as name:
-        ranks = Ranks(rank=0, local_rank=0, world_size=1, local_world_size=1, folder=Path(name))
-        os.environ["LOCAL_RANK"] = "0"
-        device = torch.device("cpu")
-        join(ranks, device)
-        sizes = GPT2Config(n_layer=layers, n_embd=width, n_head=width // 64, vocab_size=8000)
-        model = AutoModelForCausalLM.from_config(sizes)
-        student = StudentConfig.model_validate({"model_name": "save", "max_length": 512, "zero_stage": 1})
-        engine = make_engine(model, student, ranks, device, torch.float32)
-        engine.backward(engine(Batch({"input_ids": torch.arange(8).unsqueeze(0)}, torch.arange(8).unsqueeze(0))))
-        engine.step()
-        started = time.perf_counter()
-        files = take_snapshot(engine, Path(name) / "scratch", 0)
-        copied = time.perf_counter() - started
-        store, local = open_store(str(Path(name) / "store")), Path(name) / "local"
-        started, stored = time.perf_counter(), 0
-        local.mkdir()
-        while files:
-            file, state = files.popitem()
-            torch.save(state, local / file)
-            stored += (local / file).stat().st_size
-            store.upload_file(local / file, file)
-            (local / file).unlink()
-        return {
-            "parameters": sum(one.numel() for one in model.parameters()),
-            "bytes": stored,
-            "copy_seconds": copied,
-            "store_seconds": time.perf_counter() - started,
-        }
-
-
-def said(found: dict[str, Any]) -> str:
-    """What was measured, and what follows for Llama-2-7b if bytes alone count."""
-    size, copied, stored = found["bytes"] / 1e9, found["copy_seconds"], found["store_seconds"]
-    # bf16 weights, and an fp32 copy with two moments.
-    large = LLAMA_2_7B * (2 + 12) / 1e9
-    return (
-        f"Save of {found['parameters'] / 1e6:.0f} M parameters in fp32, one rank: {size:.2f} GB, {copied:.1f} s to the copy in "
-        f"host memory ({size / copied:.1f} GB/s), {stored:.1f} s to a local folder ({size / stored:.2f} GB/s).\n"
-        f"Extrapolated, not measured: Llama-2-7b in bf16 has {large:.0f} GB of states, on 8 ranks {large / 8:.1f} GB each; at "
-        f"these rates {large / 8 / size * copied:.0f} s of waiting and {large / 8 / size * stored:.0f} s to the store for each."
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="overhead of ranks, ZeRO stages and checkpoints as ratios")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rows", type=int, default=300)
-    parser.add_argument("--layers", type=int, default=24, help="of the model whose save is measured")
-    parser.add_argument("--width", type=int, default=1024)
     arguments = parser.parse_args()
     from medkd.student.compile_ops import operator_variables
     from tests.benchmarks.training_speed import conversations
@@ -157,7 +95,7 @@ def main() -> None:
             efficiency = found["speed"] / (one * min(ranks, cores))
             lines.append(f"| {stage} | {ranks} | {found['speed']:,.0f} | {efficiency:.2f} | {found['checkpoints']:.1%} |")
             print(lines[-1], flush=True)
-    print("\n".join(["", *lines, "", said(save(arguments.layers, arguments.width))]))
+    print("\n".join(["", *lines, ""]))
     print(f"{datetime.now(UTC):%Y-%m-%d}, {cores} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}")
 
 
