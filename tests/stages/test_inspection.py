@@ -45,7 +45,7 @@ def server():
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A run of two shards that has ended with rejected tries; to be looked at only."""
     store = open_store(str(tmp_path_factory.mktemp("ended") / "run"))
-    with start_simulator(faults="hallucinate:0.3,not_json:0.1,refusal@5,refusal@11,refusal@20", latency_seconds=0.02) as server:
+    with start_simulator(faults="hallucinate:0.3,not_json:0.1,refusal@5-12", latency_seconds=0.02) as server:
         generated(store, server)
     return store
 
