@@ -5,7 +5,8 @@
 A random Llama in bf16 with AdamW's states in fp32, 14 bytes a parameter as Llama-2-7b has them, on two CPU ranks, for ZeRO 1
 to 3; to a local folder and to a SeaweedFS S3 server of this machine. Beside it, in the same processes, what a usual loop does:
 DeepSpeed's `save_checkpoint` while training waits, and for S3 each rank's upload of its files after it. The parameters' number is
-chosen by memory: 34 bytes each with gradients, both ranks' weights and the copy. ZeRO 3 stores no weights in bf16. Best of `--runs`.
+chosen by memory: 34 bytes each with gradients, both ranks' weights and the copy. ZeRO 3 stores no weights in bf16. Best of
+`--runs`.
 """
 
 from __future__ import annotations
