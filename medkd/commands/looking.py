@@ -26,11 +26,12 @@ def inspect(args: argparse.Namespace, stop: threading.Event) -> int:
     """The run's overview, one sample, or a list of rows or rejects."""
     from medkd.quality import sample_sheet
     from medkd.stages import inspection
+    from medkd.stages.opened_run import open_run
 
     if args.sample and (args.rejected or args.reason or args.topic):
         raise UsageError("--sample: shows one sample whole; leave --rejected, --reason and --topic away")
     _take_any_text()
-    run = inspection.open_run(_open_reading(args.prefix, args, stop))
+    run = open_run(_open_reading(args.prefix, args, stop))
     if run.holds_patient_data and not args.json:
         print("patient data: this run was planned with --contains-phi yes", file=sys.stderr)
     width = shutil.get_terminal_size((120, 24)).columns
@@ -55,11 +56,12 @@ def inspect(args: argparse.Namespace, stop: threading.Event) -> int:
 def diff(args: argparse.Namespace, stop: threading.Event) -> int:
     """Two runs or two students beside each other."""
     from medkd.quality import differences
-    from medkd.stages import difference, inspection
+    from medkd.stages import difference
+    from medkd.stages.opened_run import open_run
 
     sides = []
     for prefix, student in _two_sides(args.runs, args.student):
-        sides.append(difference.side_of(inspection.open_run(_open_reading(prefix, args, stop)), student, args.set))
+        sides.append(difference.side_of(open_run(_open_reading(prefix, args, stop)), student, args.set))
     if sides[0] == sides[1] or sides[0].name == sides[1].name:
         raise UsageError(f"diff: got {sides[0].name} twice; name two runs, or two students as --student A,B")
     found = difference.difference(sides[0], sides[1], args.set)

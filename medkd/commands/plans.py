@@ -90,14 +90,15 @@ def plan(args: argparse.Namespace, stop: threading.Event) -> int:
 def planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan, TeacherConfig | None]:
     """Teacher, plan and judge of the flags, checked as far as that goes without store and network."""
     from medkd.stages import plan as planning
+    from medkd.stages import teacher_checks
 
     configs = load_configs(args)
     teacher = teacher_of(configs, args)
-    planning.check_terms(args.teacher, teacher)
+    teacher_checks.check_terms(args.teacher, teacher)
     if hasattr(args, "student"):
         planning.check_students(configs, [args.student])
     plan, judge = _plan_of(args, configs, teacher)
-    planning.check_phi(plan, teacher)
+    teacher_checks.check_phi(plan, teacher)
     if judge:
         check_judge(plan, judge)
     return teacher, plan, judge
@@ -105,12 +106,12 @@ def planned(args: argparse.Namespace) -> tuple[TeacherConfig, Plan, TeacherConfi
 
 def check_judge(plan: Plan, judge: TeacherConfig) -> None:
     """ConfigError where another teacher may not extract the plan's samples again."""
-    from medkd.stages import plan as planning
+    from medkd.stages import teacher_checks
 
     assert plan.judges
     name = plan.judges["teacher"]["name"]
-    planning.check_terms(name, judge)
-    planning.check_phi(plan, judge, name)
+    teacher_checks.check_terms(name, judge)
+    teacher_checks.check_phi(plan, judge, name)
 
 
 def wanted_weights(args: argparse.Namespace, store: Store, stop: threading.Event) -> HubModel | None:
@@ -168,9 +169,9 @@ class _Checks:
         return f"valid; teacher {self.args.teacher} ({self.teacher.model})"
 
     def terms(self) -> str:
-        from medkd.stages import plan as planning
+        from medkd.stages import teacher_checks
 
-        planning.check_terms(self.args.teacher, self.teacher)
+        teacher_checks.check_terms(self.args.teacher, self.teacher)
         return f"training on this teacher's output: {'acknowledged' if self.teacher.terms_acknowledged else 'open'}"
 
     def student(self) -> str:
@@ -186,9 +187,9 @@ class _Checks:
         return f"{self.planned.total_samples:,} samples in {num_shards(self.args, self.planned)} shards{again}{record}"
 
     def patient_data(self) -> str:
-        from medkd.stages import plan as planning
+        from medkd.stages import teacher_checks
 
-        planning.check_phi(self.planned, self.teacher)
+        teacher_checks.check_phi(self.planned, self.teacher)
         self._check_judge()
         source = self.planned.source
         return "none" if source is None or not source.contains_phi else "covered by an agreement with the teacher's provider"
@@ -240,10 +241,10 @@ class _Checks:
         return "none needed" if self.teacher.auth == "none" else f"found as {self.teacher.api_key_env}"
 
     def model(self) -> str:
-        from medkd.stages import plan as planning
+        from medkd.stages import teacher_checks
 
         models = self.client.models()
-        planning.check_model(self.args.teacher, self.teacher, models)
+        teacher_checks.check_model(self.args.teacher, self.teacher, models)
         listed = "is listed" if models else "may be served; no list is offered"
         return f"{self.teacher.base_url} knows the key; {self.teacher.model} {listed}"
 

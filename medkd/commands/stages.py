@@ -84,7 +84,7 @@ def generate(args: argparse.Namespace, stop: threading.Event) -> int:
 
 def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
     """`--output_path`: plan, generate and export in one go, the run's prefix beside the file."""
-    from medkd.stages import estimates, jsonl
+    from medkd.stages import estimates, jsonl, teacher_checks
     from medkd.stages import plan as planning
     from medkd.stages.generate import generate
 
@@ -95,7 +95,7 @@ def _generate_file(args: argparse.Namespace, stop: threading.Event) -> int:
         args.budget_usd = estimates.default_budget_usd(plan, teacher, judge)
         print(f"no --budget-usd: this run stops at ${args.budget_usd:.2f}, three times its estimate", file=sys.stderr)
     client = teacher_client(args, teacher, stop)
-    planning.check_model(args.teacher, teacher, client.models())
+    teacher_checks.check_model(args.teacher, teacher, client.models())
     planning.publish(store, plan, teacher, num_shards=1, budget_usd=args.budget_usd, judge=judge)
     judging = planned_judge(store, load_configs(args), args, stop)
     generate(store, teacher, client, shard_options(args, teacher), stop=stop, on_progress=_print_progress, judge=judging)

@@ -277,13 +277,6 @@ def _is_of(talk: _Talk, index: int, wanted: str, own: Collection[str], others: C
     return False
 
 
-def _without(text: str, names: Collection[str]) -> str:
-    """The text with a blank of equal length for each of the names."""
-    for name in names:
-        text = text.replace(f" {name} ", f" {'-' * len(name)} ")
-    return text
-
-
 def _nearest(before: str, after: str, own: Collection[str], others: Collection[str]) -> bool:
     """Whether the drug named last before a value is its own; where none is named before, whether the next one after it is."""
     # The parts of a combination are drugs, too: in "amoxicillin-clavulanate 875 mg" no other drug than that is named.

@@ -19,7 +19,7 @@ from medkd.records import RecordSchema
 from medkd.samples import REFERENCES, canonical_json
 from medkd.stages.evaluate import evaluate_folder
 from medkd.stages.external import set_folder
-from medkd.stages.inspection import Run
+from medkd.stages.opened_run import Run
 from medkd.stages.prepare import stream_splits
 from medkd.store import layout, manifests, tables
 from medkd.store.manifests import Manifest

@@ -14,6 +14,7 @@ from typing import Any
 from medkd.config import TeacherConfig, config_hash
 from medkd.errors import ConfigError, FencedError, InputError
 from medkd.stages import plan as planning
+from medkd.stages import teacher_checks
 from medkd.stages.shard_options import ShardOptions
 from medkd.stages.shard_work import Judge, ShardWork
 from medkd.store import journal, layout, manifests
@@ -43,7 +44,7 @@ def generate(
     plan, cut = planning.load_plan(store)
     if not 0 <= options.shard < cut.num_shards:
         raise ConfigError(f"--shard-index: got {options.shard}, allowed: 0 to {cut.num_shards - 1}, the shards of this run")
-    planning.check_phi(plan, teacher)
+    teacher_checks.check_phi(plan, teacher)
     if plan.judges and teacher.mode == "batch":
         raise ConfigError("generation_settings.judges: got a second extraction in mode batch, expected mode call")
     manifest_path = layout.shard_file(options.shard, "manifest.json")

@@ -9,98 +9,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from medkd.errors import ConfigError, InputError, MedkdError, UsageError
+from medkd.errors import InputError, UsageError
 from medkd.quality.scores import compare
 from medkd.quality.verdicts import verdict_line
-from medkd.records import PATIENT_RECORD, RecordSchema
-from medkd.samples import sample_id, sample_index
-from medkd.stages import standing
-from medkd.stages.plan import Layout, Plan, load_plan, reading_teacher
-from medkd.stages.sample_steps import JUDGE, Ask, Ended, so_far
+from medkd.samples import sample_id
+from medkd.stages.open_shards import endings, open_sample
+from medkd.stages.opened_run import Run
+from medkd.stages.sample_steps import JUDGE
 from medkd.stages.sources import files_of
-from medkd.store import conversations, journal, layout, manifests, scans, tables
-from medkd.store.conversations import ImportedRow
-from medkd.store.files import Store
-from medkd.store.manifests import Manifest
-from medkd.student.tokenizer import FORM_FILE, StudentForm
+from medkd.store import layout, manifests, scans, tables
 
 Row = dict[str, Any]
 
 _ID_DIGITS = len(sample_id(0))
 _MOST_NAMED = 10
-_ROWS_OF_WINDOW, _WINDOWS = 256, 4
 _REJECTED = ("sample_id", "topic", "mood", "source_id", "variation", "attempts", "reason", "detail", "cost_usd")
 _ACCEPTED = ("sample_id", "topic", "mood", "source_id", "variation", "attempts", "unsupported", "disagreement", "cost_usd")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What lies under a prefix, read when it is asked for."""
-
-    store: Store
-
-    @cached_property
-    def planned(self) -> tuple[Plan, Layout] | None:
-        """None where a data set was made of rows from elsewhere."""
-        return load_plan(self.store) if self.store.exists(layout.PLAN_MANIFEST) else None
-
-    @cached_property
-    def finished(self) -> dict[int, Manifest]:
-        """The manifests of the shards that have ended."""
-        return standing.shard_manifests(self.store, range(self.num_shards))
-
-    @cached_property
-    def data_set(self) -> Manifest | None:
-        return manifests.read(self.store, layout.DATASET_MANIFEST)
-
-    @cached_property
-    def students(self) -> list[str]:
-        return self.store.list_folders("students")
-
-    @property
-    def num_shards(self) -> int:
-        return self.planned[1].num_shards if self.planned else 0
-
-    @property
-    def schema(self) -> RecordSchema:
-        return self.planned[0].schema if self.planned else PATIENT_RECORD
-
-    @property
-    def holds_patient_data(self) -> bool:
-        """Whether whoever planned the run said so."""
-        return bool(self.planned and self.planned[0].source and self.planned[0].source.contains_phi)
-
-    def indices(self, shard: int) -> range:
-        assert self.planned
-        return self.planned[0].shard_range(shard, self.num_shards)
-
-    def shard_of(self, sample: str) -> int | None:
-        """The shard that makes a sample; None of one that another run has made."""
-        if not sample.isdecimal():
-            return None
-        return next((shard for shard in range(self.num_shards) if sample_index(sample) in self.indices(shard)), None)
-
-    def schema_of(self, student: str) -> RecordSchema:
-        """The record schema that a student answers in; the run's where its model's folder does not say."""
-        path = f"{layout.student_folder(student)}/model/{FORM_FILE}"
-        try:
-            return StudentForm.parse(self.store.read(path)).fields
-        except FileNotFoundError:
-            return self.schema
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{self.store.url}/{path}: not a student's form ({type(error).__name__})") from error
-
-
-def open_run(store: Store) -> Run:
-    """The run under a prefix; ConfigError where nothing of one lies there."""
-    run = Run(store)
-    if run.planned is None and run.data_set is None:
-        raise ConfigError(f"--prefix: {store.url} is no run; expected one whose stage plan has ended")
-    return run
 
 
 # --- the whole run ----------------------------------------------------------------------------------------------------------
@@ -244,7 +170,7 @@ def _as_generated(run: Run, wanted: str) -> dict[str, Any]:
     if shard is None or run.planned is None:
         return nothing
     try:
-        found = _finished_sample(run, shard, wanted) if shard in run.finished else _open_sample(run, shard, wanted)
+        found = _finished_sample(run, shard, wanted) if shard in run.finished else open_sample(run, shard, wanted)
     except InputError:
         run.__dict__.pop("finished", None)
         if shard not in run.finished:
@@ -270,75 +196,6 @@ def _finished_sample(run: Run, shard: int, wanted: str) -> dict[str, Any]:
         "rejected": rows("rejected.parquet", tables.REJECTED_COLUMNS),
         "calls": rows("calls.parquet", tables.CALL_COLUMNS),
     }
-
-
-def _open_sample(run: Run, shard: int, wanted: str) -> dict[str, Any]:
-    assert run.planned
-    plan = run.planned[0]
-    calls: dict[str, Row] = {}
-    for entry in journal.stream_answers(run.store, shard, plan.hash):
-        if entry["sample_id"] == wanted:
-            calls.setdefault(entry["key"], entry)
-    shown = [{name: entry.get(name) for name in tables.CALL_COLUMNS.names} for entry in calls.values()]
-    if not calls and plan.source is None:
-        return {"state": "not started", "calls": []}
-    try:
-        rejected, step = _Reader(run).so_far(sample_index(wanted), calls)
-    except MedkdError as error:
-        # Its conversation lies in files that only the run can open; what was answered is known all the same.
-        return {"state": "open", "calls": shown, "next": f"not known here: {error}"}
-    if isinstance(step, Ended):
-        state = "accepted" if step.accepted else "rejected"
-        row = {name: (step.accepted or {}).get(name) for name in tables.SAMPLE_COLUMNS.names} if step.accepted else None
-        return {"state": state, "row": row, "rejected": list(rejected), "calls": shown}
-    return {"state": "open" if calls else "not started", "rejected": list(rejected), "calls": shown, "next": _asked(step)}
-
-
-def _asked(step: Ask) -> str:
-    return f"{step.step}, variation {step.spec.variation}" + (f", repair {step.repair}" if step.repair else "")
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Says what the journal of an open shard comes to, as its worker would."""
-
-    run: Run
-
-    def so_far(self, index: int, replies: Mapping[str, Row]) -> tuple[tuple[Row, ...], Ask | Ended]:
-        assert self.run.planned
-        plan = self.run.planned[0]
-        imported = self._imported(plan, index) if plan.source else None
-        return so_far(plan, self._teacher, index, replies, imported, self._judge)
-
-    @cached_property
-    def _teacher(self) -> Any:
-        assert self.run.planned
-        return reading_teacher(self.run.planned[0].teacher)
-
-    @cached_property
-    def _judge(self) -> Any:
-        assert self.run.planned
-        judge = (self.run.planned[0].judges or {}).get("teacher")
-        return reading_teacher(judge) if judge else None
-
-    def _imported(self, plan: Plan, index: int) -> ImportedRow | None:
-        window = index // _ROWS_OF_WINDOW
-        if window not in self._windows:
-            assert plan.source
-            start = window * _ROWS_OF_WINDOW
-            rows = conversations.read(
-                list(plan.source.files), plan.source.columns, start, start + _ROWS_OF_WINDOW, self.run.store.options
-            )
-            # Samples end about in their order, so few windows are wanted at once.
-            while len(self._windows) >= _WINDOWS:
-                self._windows.pop(next(iter(self._windows)))
-            self._windows[window] = dict(rows)
-        return self._windows[window].get(index)
-
-    @cached_property
-    def _windows(self) -> dict[int, dict[int, ImportedRow]]:
-        """Imported rows by number, some hundred at a time."""
-        return {}
 
 
 def _in_data_set(run: Run, wanted: str) -> dict[str, Any] | None:
@@ -401,27 +258,7 @@ def _rows_of_shard(
     if shard in run.finished:
         yield from scans.scan(run.store, [layout.shard_file(shard, table)], schema, columns, equal=equal)
         return
-    for rejected, accepted in _endings(run, shard):
+    for rejected, accepted in endings(run, shard):
         for row in rejected if table == "rejected.parquet" else [accepted] if accepted else []:
             if all(row[name] == value for name, value in equal.items()):
                 yield {name: row.get(name) for name in columns}
-
-
-def _endings(run: Run, shard: int) -> Iterator[tuple[tuple[Row, ...], Row | None]]:
-    """Rejected tries and accepted row of each sample that an open shard has begun; in memory are those that have not ended."""
-    assert run.planned
-    plan, reader = run.planned[0], _Reader(run)
-    begun: dict[int, dict[str, Row]] = {}
-    ended: set[int] = set()
-    for entry in journal.stream_answers(run.store, shard, plan.hash):
-        index = sample_index(entry["sample_id"])
-        if index in ended:
-            continue
-        begun.setdefault(index, {}).setdefault(entry["key"], entry)
-        rejected, step = reader.so_far(index, begun[index])
-        if isinstance(step, Ended):
-            ended.add(index)
-            del begun[index]
-            yield rejected, step.accepted
-    for index, replies in sorted(begun.items()):
-        yield reader.so_far(index, replies)[0], None

@@ -19,7 +19,7 @@ from medkd.errors import BudgetError, ConfigError, InputError
 from medkd.records import PATIENT_RECORD, RECORD_SCHEMAS, RecordSchema
 from medkd.samples import SampleSpec, canonical_json, sha256_hex
 from medkd.schema_documents import document_of, schema_of
-from medkd.stages.estimates import asks_teacher, dearest_call_usd, estimate_usd
+from medkd.stages.estimates import dearest_call_usd, estimate_usd
 from medkd.store import budget, layout, manifests
 from medkd.store.conversations import Block, Columns, SourceFile
 from medkd.store.files import Store, check_exclusive_create
@@ -340,31 +340,6 @@ def make_layout(
             "and one budget chunk with a first call); raise it or lower --num-samples. Nothing has been paid"
         )
     return Layout(num_shards=num_shards, chunk_usd=chunk, estimate_usd=estimate)
-
-
-def check_model(name: str, teacher: TeacherConfig, models: list[str]) -> None:
-    """ConfigError where the models that a teacher lists do not include the configured one; an empty list says nothing."""
-    if models and teacher.model not in models:
-        shown = ", ".join(sorted(models)[:8])
-        raise ConfigError(f"teacher_models.{name}.model: got {teacher.model!r}, this teacher serves: {shown}")
-
-
-def check_terms(name: str, teacher: TeacherConfig) -> None:
-    """ConfigError where a provider's terms restrict training on its output and nobody has acknowledged them."""
-    if teacher.output_terms == "restricted" and not teacher.terms_acknowledged:
-        raise ConfigError(
-            f"teacher_models.{name}.terms_acknowledged: got false; this provider's terms restrict training models on its output. "
-            "Read them, then set it to true, or use a teacher with open terms"
-        )
-
-
-def check_phi(plan: Plan, teacher: TeacherConfig, name: str | None = None) -> None:
-    """ConfigError where patient data would go to a teacher that nobody has an agreement with. name: else the plan's teacher."""
-    if plan.source and plan.source.contains_phi and asks_teacher(plan) and not teacher.phi_agreement:
-        raise ConfigError(
-            f"teacher_models.{name or plan.teacher['name']}.phi_agreement: got false, but the conversations contain patient data "
-            "(--contains-phi yes); set it to true if your agreement with the provider covers them, or choose your own teacher"
-        )
 
 
 def check_students(configs: ModelConfigs, names: list[str]) -> None:

@@ -16,8 +16,8 @@ from medkd.schema_documents import document_of
 from medkd.stages.answers import prediction_rows
 from medkd.stages.difference import difference, side_of
 from medkd.stages.external import read_set, set_folder, write_set
-from medkd.stages.inspection import open_run
 from medkd.stages.lent import LentDataSet
+from medkd.stages.opened_run import open_run
 from medkd.stages.prepare import build_data_set, stream_splits
 from medkd.store import layout, manifests, tables
 from medkd.store.conversations import ImportedRow

@@ -17,7 +17,8 @@ from medkd.quality.score_sets import Prediction, Reference
 from medkd.records import PATIENT_RECORD
 from medkd.samples import sample_id
 from medkd.stages.answers import prediction_rows
-from medkd.stages.inspection import Run, accepted_rows, find, open_run, overview, rejected_tries, sample
+from medkd.stages.inspection import accepted_rows, find, overview, rejected_tries, sample
+from medkd.stages.opened_run import Run, open_run
 from medkd.stages.plan import ConversationSource
 from medkd.stages.prepare import build_data_set
 from medkd.store import layout, manifests, tables

@@ -20,7 +20,7 @@ from medkd.config import GenerationSettings, Prices, TeacherConfig
 from medkd.errors import BudgetError, ConfigError, InputError
 from medkd.samples import sample_id
 from medkd.schema_documents import document_of
-from medkd.stages import estimates
+from medkd.stages import estimates, teacher_checks
 from medkd.stages import plan as planning
 from medkd.stages.plan import ConversationSource, Plan, parse_plan
 from medkd.store import layout, manifests
@@ -349,15 +349,15 @@ def test_no_call_of_a_shipped_teacher_reserves_more_than_the_dearest_call(name: 
 
 
 def test_a_model_the_teacher_does_not_serve_is_named_with_those_it_serves() -> None:
-    planning.check_model("simulator", teacher(), ["clinic-1", "other"])
-    planning.check_model("simulator", teacher(), [])
+    teacher_checks.check_model("simulator", teacher(), ["clinic-1", "other"])
+    teacher_checks.check_model("simulator", teacher(), [])
     with pytest.raises(ConfigError, match=r"teacher_models\.simulator\.model: got 'clinic-1', this teacher serves: a, b"):
-        planning.check_model("simulator", teacher(), ["b", "a"])
+        teacher_checks.check_model("simulator", teacher(), ["b", "a"])
 
 
 def test_restricted_terms_have_to_be_acknowledged() -> None:
     restricted = teacher().model_copy(update={"output_terms": "restricted"})
     with pytest.raises(ConfigError, match=r"teacher_models\.x\.terms_acknowledged: got false; .* set it to true"):
-        planning.check_terms("x", restricted)
-    planning.check_terms("x", restricted.model_copy(update={"terms_acknowledged": True}))
-    planning.check_terms("x", teacher())
+        teacher_checks.check_terms("x", restricted)
+    teacher_checks.check_terms("x", restricted.model_copy(update={"terms_acknowledged": True}))
+    teacher_checks.check_terms("x", teacher())
