@@ -27,7 +27,9 @@ def _lines(scores: Mapping[str, Any]) -> Iterator[str]:
         if model in scores["scores"]:
             yield _row(title, model, scores)
     for title, apart in _apart(scores):
-        yield _row(f"student, on {apart['num_samples']:,} {title}", "student", apart)
+        whose = apart.get("reference", scores["reference"])
+        against = f" (against {REFERENCES.get(whose, (whose, ''))[0]})" if whose != scores["reference"] else ""
+        yield _row(f"student, on {apart['num_samples']:,} {title}{against}", "student", apart)
     yield ""
     yield f"Intervals are resampled by conversation. The baselines saw the training rows only. {decoding_line(scores)}".rstrip()
     reviewed = review_words(scores.get("review") or {})
@@ -54,5 +56,5 @@ def _apart(scores: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
         yield "conversations of topics that training never saw", scores["held_out_topics"]
     if scores.get("rejected_conversations"):
         yield "conversations whose samples were rejected", scores["rejected_conversations"]
-    for source, other in (scores.get("other_references") or {}).items():
-        yield f"conversations against {REFERENCES.get(source, (source, ''))[0]}", other
+    for other in (scores.get("other_references") or {}).values():
+        yield "other conversations", other

@@ -43,6 +43,7 @@ REFERENCES = {
     "simulator": ("the simulator's gold records", "They hold for simulated conversations and say nothing about real ones."),
     "teacher": ("the teacher's records", "Agreement with the teacher is not accuracy: both may be wrong in the same way."),
     "human": ("records written by people", ""),
+    "mixed": ("the best record known of each", "Some of these are people's, others the simulator's or the teacher's."),
 }
 """What each kind of reference is called, and what has to be said about scores against it."""
 

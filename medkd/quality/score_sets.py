@@ -23,6 +23,8 @@ Row = Mapping[str, Any]
 
 TEACHER = "teacher"
 """The teacher's own records are one more model where somebody else's are the reference."""
+MIXED = "mixed"
+"""The reference of conversations whose best known records are of several kinds."""
 
 
 @dataclass(frozen=True)
@@ -50,38 +52,48 @@ class Prediction:
 def score_sets(
     rows: Sequence[Row],
     references: Sequence[Reference],
-    predictions: Mapping[str, Sequence[Prediction]],
+    predictions: Mapping[str, Sequence[Prediction | None]],
     schema: RecordSchema,
     bars: Sequence[ScoreBar] = (),
 ) -> dict[str, Any]:
-    """Scores of the best kind of reference on the usual topics; the other kinds and the held-out topics apart."""
+    """Scores of the best kind of reference on the usual topics; the other kinds and the held-out topics apart.
+
+    predictions: by model, of each row; the student's and the baselines' are whole, others may lack some (None), and are scored
+    where they lack none.
+    """
 
     comparisons = {
-        model: [comparison(*pair, schema) for pair in zip(references, of_model, strict=True)]
+        model: [
+            None if prediction is None else comparison(reference, prediction, schema)
+            for reference, prediction in zip(references, of_model, strict=True)
+        ]
         for model, of_model in predictions.items()
     }
+    students = [prediction for prediction in predictions["student"] if prediction]
+    of_student = [one for one in comparisons["student"] if one]
 
     def scored(indices: list[int]) -> dict[str, Any]:
-        return apart({model: [of_model[i] for i in indices] for model, of_model in comparisons.items()}, "", schema)
+        found = {model: [one for i in indices if (one := of_model[i])] for model, of_model in comparisons.items()}
+        return apart({model: of_set for model, of_set in found.items() if len(of_set) == len(indices)}, "", schema)
 
     by_source, held_out = _by_source(rows, references)
     sources = [source for source in REFERENCES if source in by_source]
     main = main_rows(rows, references)
-    judged = _judged(main, rows, references, predictions["student"], comparisons["student"])
-    cut = [index for index in main if predictions["student"][index].truncated]
-    windowed = [index for index in main if predictions["student"][index].windows > 1]
+    judged = _judged(main, rows, references, students, of_student)
+    cut = [index for index in main if students[index].truncated]
+    windowed = [index for index in main if students[index].windows > 1]
     return {
-        "reference": references[main[0]].source,
+        "reference": _kind(references, main),
         **scored(main),
         **_beside_teacher(main, comparisons, schema),
-        "bars": judge_scores(bars, [comparisons["student"][index] for index in main]),
+        "bars": judge_scores(bars, [of_student[index] for index in main]),
         "by_topic": by_topic(judged, schema),
         "mistakes": mistakes(judged, schema),
         "calibration": calibration(judged),
         "truncated": scored(cut) if cut else None,
         "windowed": scored(windowed) if windowed else None,
         "other_references": {source: {"reference": source, **scored(by_source[source])} for source in sources[1:]},
-        "held_out_topics": {"reference": references[held_out[0]].source, **scored(held_out)} if held_out else None,
+        "held_out_topics": {"reference": _kind(references, held_out), **scored(held_out)} if held_out else None,
     }
 
 
@@ -89,6 +101,12 @@ def main_rows(rows: Sequence[Row], references: Sequence[Reference]) -> list[int]
     """Positions of the rows whose scores come first: with the best kind of reference, on the usual topics where there are any."""
     by_source, held_out = _by_source(rows, references)
     return next((by_source[source] for source in REFERENCES if source in by_source), held_out)
+
+
+def _kind(references: Sequence[Reference], indices: Sequence[int]) -> str:
+    """Whose the reference records of these rows are."""
+    kinds = {references[index].source for index in indices}
+    return kinds.pop() if len(kinds) == 1 else MIXED
 
 
 def _by_source(rows: Sequence[Row], references: Sequence[Reference]) -> tuple[dict[str, list[int]], list[int]]:
@@ -114,16 +132,21 @@ def apart(comparisons: Mapping[str, Sequence[Comparison]], reference: str, schem
 
 
 def _beside_teacher(
-    indices: Sequence[int], comparisons: Mapping[str, Sequence[Comparison]], schema: RecordSchema
+    indices: Sequence[int], comparisons: Mapping[str, Sequence[Comparison | None]], schema: RecordSchema
 ) -> dict[str, Any]:
-    """The student's F1 as a share of its teacher's on the same conversations, and the difference with its interval."""
-    if TEACHER not in comparisons:
+    """The student's F1 as a share of its teacher's on those conversations to which there is a record of the teacher's, and the
+    difference with its interval."""
+    teachers = comparisons.get(TEACHER) or [None] * len(comparisons["student"])
+    pairs = [(comparisons["student"][index], teachers[index]) for index in indices]
+    student = [one for one, other in pairs if one and other]
+    teacher = [other for one, other in pairs if one and other]
+    if not student:
         return {}
-    student, teacher = ([comparisons[model][index] for index in indices] for model in ("student", TEACHER))
     of_student, of_teacher = (total(of_model, schema).micro.f1 for of_model in (student, teacher))
     difference = paired_f1_interval([counts_of(one) for one in student], [counts_of(one) for one in teacher])
     return {
         "beside_teacher": {
+            "num_samples": len(student),
             "share": of_student / of_teacher if of_teacher else None,
             "difference": of_student - of_teacher,
             "low": difference.low,

@@ -37,11 +37,13 @@ def baselines(
     }
 
 
-def teachers(rows: Sequence[Row], references: Sequence[Reference], schema: RecordSchema) -> dict[str, list[Prediction]]:
-    """The teacher's records as predictions, where none of them is its own reference; nothing otherwise."""
-    if any(reference.source == TEACHER or row["reference"] != TEACHER for row, reference in zip(rows, references, strict=True)):
-        return {}
-    return {TEACHER: [certain(json.loads(row["output"]), schema) for row in rows]}
+def teachers(rows: Sequence[Row], references: Sequence[Reference], schema: RecordSchema) -> dict[str, list[Prediction | None]]:
+    """The teacher's records as predictions, None where a record is its own reference or somebody else's; nothing without any."""
+    found = [
+        certain(json.loads(row["output"]), schema) if row["reference"] == TEACHER and reference.source != TEACHER else None
+        for row, reference in zip(rows, references, strict=True)
+    ]
+    return {TEACHER: found} if any(found) else {}
 
 
 def certain(record: Record, schema: RecordSchema) -> Prediction:
@@ -88,9 +90,12 @@ def prediction(extraction: Extraction, schema: RecordSchema) -> Prediction:
 
 
 def prediction_rows(
-    rows: Sequence[Row], references: Sequence[Reference], predictions: Mapping[str, Sequence[Prediction]], schema: RecordSchema
+    rows: Sequence[Row],
+    references: Sequence[Reference],
+    predictions: Mapping[str, Sequence[Prediction | None]],
+    schema: RecordSchema,
 ) -> list[dict[str, Any]]:
-    """The answers as rows of `tables.PREDICTION_COLUMNS`, model by model."""
+    """The answers that there are as rows of `tables.PREDICTION_COLUMNS`, model by model."""
     return [
         {
             "sample_id": row["sample_id"],
@@ -107,4 +112,5 @@ def prediction_rows(
         }
         for name, of_model in predictions.items()
         for row, reference, found in zip(rows, references, of_model, strict=True)
+        if found is not None
     ]

@@ -114,7 +114,8 @@ def evaluate(
         examples = few_shots.chosen(stream_splits(store, data_set, _EXAMPLE)["train"], few_shot) if few_shot else []
         students |= _few_shot_student(store, student, folder, rows, references, examples, Path(scratch), asking)
     baselines = answers.baselines(KnownRecords.of(store, data_set), [row["input"] for row in rows], schema)
-    predictions = {**baselines, **students, **answers.teachers(rows, references, schema)}
+    teachers = answers.teachers(rows, references, schema)
+    predictions: dict[str, Sequence[Prediction | None]] = {**baselines, **students, **teachers}
     scores = score_sets(rows, references, predictions, schema, bars)
     if rejected:
         hard, known_of_hard = [row for row, _ in rejected], [reference for _, reference in rejected]
@@ -126,7 +127,7 @@ def evaluate(
         some = main_rows(rows, references)[: asked_teacher.num_rows]
         of_some, asked_rows = [references[index] for index in some], [rows[index] for index in some]
         found = {
-            "student": [predictions["student"][index] for index in some],
+            "student": [students["student"][index] for index in some],
             "few_shot_teacher": few_shots.teachers_answers(
                 store, asked_teacher, examples, [row["input"] for row in asked_rows], schema, stop
             ),
@@ -335,13 +336,13 @@ def _side_by_side(
 
 
 def _counts(
-    rows: Sequence[Row], references: Sequence[Reference], predictions: Mapping[str, Sequence[Prediction]]
+    rows: Sequence[Row], references: Sequence[Reference], predictions: Mapping[str, Sequence[Prediction | None]]
 ) -> dict[str, Any]:
     return {
         "test": len(rows),
         "references": dict(Counter(reference.source for reference in references)),
-        "truncated": {name: sum(prediction.truncated for prediction in predictions[name]) for name in predictions},
-        "windowed": {name: sum(prediction.windows > 1 for prediction in predictions[name]) for name in predictions},
+        "truncated": {name: sum(one.truncated for one in found if one) for name, found in predictions.items()},
+        "windowed": {name: sum(one.windows > 1 for one in found if one) for name, found in predictions.items()},
     }
 
 

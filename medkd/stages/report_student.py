@@ -8,6 +8,7 @@ from typing import Any
 
 from medkd.quality.charts import line_chart
 from medkd.quality.report import REFERENCES, Apart, Evaluation, Example, Examples, Training
+from medkd.quality.score_sets import MIXED
 from medkd.quality.scores import compare
 from medkd.quality.side_by_side import best_median_worst, rows
 from medkd.quality.verdicts import decoding_line, verdict_line
@@ -92,7 +93,7 @@ def examples(run: RunFiles) -> Examples | None:
     predictions = {
         row["sample_id"]: row
         for row in tables.read(run.store, files, columns)
-        if row["model"] == "student" and row["gold_source"] == run.scores.get("reference")
+        if row["model"] == "student" and run.scores.get("reference") in (row["gold_source"], MIXED)
     }
     compared = [(sample_id, compare(json.loads(row["gold"]), _record(row), run.schema)) for sample_id, row in predictions.items()]
     chosen = best_median_worst(compared)

@@ -38,7 +38,11 @@ TITLES = {
     "few_shot_student": "untrained student, few-shot",
     "few_shot_teacher": "teacher, few-shot",
 }
-ARTICLES = {"simulator": "the simulator's gold records", "teacher": "the teacher's records"}
+ARTICLES = {
+    "simulator": "the simulator's gold records",
+    "teacher": "the teacher's records",
+    "mixed": "the best record known of each",
+}
 LEAVES = PATIENT_RECORD.leaves()
 OUTER = [path for path in LEAVES if "[]" not in path]
 TOKENS = ("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens")
@@ -305,7 +309,8 @@ def of_scores(run: Run, main: Mapping[str, list[One]], verdict: str) -> Pieces:
         pieces[TITLES.get(model, model), f"{f1(*summed(counts[model])):.3f}", interval(resampled(counts[model]))] += 1
     cut = [one for one in student if one.row["truncated"]]
     windowed = [one for one in student if one.row["windows"] > 1]
-    held_out_source = ARTICLES[held_out["student"][0].row["gold_source"]] if held_out["student"] else ""
+    kinds = {one.row["gold_source"] for one in held_out["student"]}
+    held_out_source = ARTICLES["mixed" if len(kinds) > 1 else kinds.pop()] if kinds else ""
     asked = main["few_shot_teacher"]
     ids = {one.id for one in asked}
     shown = "conversations that a teacher was shown examples for"
@@ -325,8 +330,8 @@ def of_scores(run: Run, main: Mapping[str, list[One]], verdict: str) -> Pieces:
     between = resampled(counts["student"]) - resampled(counts["teacher"])
     pieces[
         f"Resampled by conversation, 1,000 times. The student reaches {percent(own / teachers)} of its teacher's F1 on the same "
-        f"conversations (difference {own - teachers:.3f}, {interval(between)}). Confidence and precision "
-        f"differ by {calibration_error(student):.3f} on average (expected calibration error)."
+        f"{len(main['teacher']):,} conversations (difference {own - teachers:.3f}, {interval(between)}). Confidence and "
+        f"precision differ by {calibration_error(student):.3f} on average (expected calibration error)."
     ] += 1
     for topic in {run.tested[one.id]["topic"] for one in student}:
         found = [one for one in student if run.tested[one.id]["topic"] == topic]
@@ -351,7 +356,7 @@ def field_row(title: str, counts: Mapping[str, Sequence[int]]) -> Pieces:
 
 def overall(found: Mapping[str, list[One]]) -> Pieces:
     rows: dict[str, list[str]] = {}
-    for model in MODELS:
+    for model in [model for model in MODELS if len(found[model]) == len(found["student"])]:
         ones = found[model]
         matched, predicted, wanted = summed(one.counts() for one in ones)
         silent = [(set(OUTER) - {path for path, _ in one.wanted}, one) for one in ones]

@@ -19,7 +19,7 @@ from medkd.simulator.dialogue import speak
 from medkd.simulator.encounters import Case, draw_facts
 from medkd.stages import plan as planning
 from medkd.stages import review, reviewed
-from medkd.stages.answers import prediction_rows
+from medkd.stages.answers import prediction_rows, teachers
 from medkd.stages.prepare import build_data_set
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
@@ -204,19 +204,19 @@ def _write_evaluation(store: Store, folder: str, chance: random.Random, bars: Se
     }
     # Of a few conversations the simulator's record is lost, so that the teacher's own is what they are compared with.
     references = [Reference(record, "teacher" if place % 9 == 4 else "simulator") for place, (_, record) in enumerate(test)]
-    found = {
+    answered = {
         model: [_prediction(record, row, chance) for record, row in zip(records, rows["test"], strict=True)]
         for model, records in predicted.items()
     }
-    found["teacher"] = [_prediction(record, row, chance) for (_, record), row in zip(test, rows["test"], strict=True)]
+    found = {**answered, **teachers(rows["test"], references, PATIENT_RECORD)}
     some = main_rows(rows["test"], references)[:5]
     asked = [_prediction(_blurred(test[place][1], [test[0][1]], chance), rows["test"][place], chance) for place in some]
-    both = {"student": [found["student"][place] for place in some], "few_shot_teacher": asked}
+    both = {"student": [answered["student"][place] for place in some], "few_shot_teacher": asked}
     compared = {
         model: [comparison(references[place], one, PATIENT_RECORD) for place, one in zip(some, of_model, strict=True)]
         for model, of_model in both.items()
     }
-    truncated = sum(one.truncated for one in found["student"])
+    truncated = sum(one.truncated for one in answered["student"])
     scores = {
         "format": 1,
         "student": STUDENT,

@@ -434,6 +434,7 @@ def test_a_student_of_a_reviewed_data_set_is_scored_by_peoples_records_and_card_
     scores = evaluate(store, student_name="tiny-t5", student=student, gold={}, stop=threading.Event())
     judged = [row for row in applied.after[1].values() if row["split"] == "test" and (row["gold"] or row["reference"] == "human")]
     assert scores["reference"] == "human" and scores["counts"]["references"]["human"] == len(judged)
+    assert scores["beside_teacher"]["num_samples"] == sum(row["reference"] == "teacher" for row in judged) > 0
     said = f"{applied.num_right - 3} rows confirmed, 2 corrected, {len(applied.admitted)} rejected ones admitted, 1 left out"
     assert f"it was trained and tested on: {said} as wrong." in store.read("students/tiny-t5/model/README.md").decode()
     assert said in store.read(write_report(store, "tiny-t5")).decode()
