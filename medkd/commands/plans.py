@@ -126,12 +126,14 @@ def wanted_weights(args: argparse.Namespace, store: Store, stop: threading.Event
 
 
 def _plan_of(args: argparse.Namespace, configs: ModelConfigs, teacher: TeacherConfig) -> tuple[Plan, TeacherConfig | None]:
+    from medkd.quality.bars import check_names
     from medkd.stages import plan as planning
     from medkd.teacher import prompts
 
     settings = generation_settings(configs, args)
     judge = judge_of(configs, settings, args)
     schema = record_schema(args)
+    check_names(configs.bars, schema)
     plan = planning.make_plan(
         settings,
         args.teacher,

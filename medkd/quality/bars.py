@@ -5,17 +5,31 @@ A score clears its bar only with the lower end of its interval: a student that m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from medkd.config import DataSetBars, ScoreBar
+from medkd.config import Bars, DataSetBars, ScoreBar
 from medkd.errors import ConfigError
 from medkd.quality.findings import counts_of
 from medkd.quality.intervals import f1_interval, ratio_interval
 from medkd.quality.scores import Comparison
+from medkd.records import RecordSchema
 
 _SHARES = ("exact_match", "valid_json", "valid_schema", "abstention_accuracy")
 _RATIOS = ("f1", "precision", "recall")
+
+
+def check_names(bars: Bars, schema: RecordSchema) -> None:
+    """ConfigError where a bar names a field or a score that records of this schema do not have: known before anything is paid."""
+    for path in bars.prepare.share_stated:
+        if path not in schema.leaves():
+            raise _unknown_field(path, schema.leaves())
+    heads = {"micro", *(f"fields.{path}" for path in schema.leaves())}
+    heads |= {f"items.{field.name}" for field in schema.fields if field.kind == "items"}
+    for bar in bars.evaluate:
+        head, _, ratio = bar.score.rpartition(".")
+        if bar.score not in _SHARES and not (head in heads and ratio in _RATIOS):
+            raise _unknown_score(bar.score, schema.leaves())
 
 
 def judge_scores(bars: Sequence[ScoreBar], comparisons: Sequence[Comparison]) -> dict[str, Any]:
@@ -39,7 +53,7 @@ def judge_data_set(bars: DataSetBars, statistics: Mapping[str, Any]) -> dict[str
         checks.append(_at_least(f"rows of a topic ({topic} has the fewest)", bars.rows_per_topic, rows))
     for path, share in bars.share_stated.items():
         if path not in statistics["share_stated"]:
-            raise ConfigError(f"bars.prepare.share_stated: got {path!r}, known: {', '.join(sorted(statistics['share_stated']))}")
+            raise _unknown_field(path, statistics["share_stated"])
         checks.append(_at_least(f"share of records that state {path}", share, statistics["share_stated"][path]))
     if bars.reject_rate is not None:
         checks.append(_at_most("share of rejected tries", bars.reject_rate, _reject_rate(statistics)))
@@ -63,6 +77,17 @@ def _reject_rate(statistics: Mapping[str, Any]) -> float:
     return float(rejected / max(1, checked + accepted))
 
 
+def _unknown_field(path: str, known: Iterable[str]) -> ConfigError:
+    return ConfigError(f"bars.prepare.share_stated: got {path!r}, known: {', '.join(sorted(known))}")
+
+
+def _unknown_score(score: str, fields: Iterable[str]) -> ConfigError:
+    return ConfigError(
+        f"bars.evaluate.score: got {score!r}, known: {', '.join(_SHARES)}, and micro, items.LIST or fields.PATH with .f1, "
+        f".precision or .recall; paths are {', '.join(sorted(fields))}"
+    )
+
+
 def _at_least(what: str, bar: float, got: float) -> dict[str, Any]:
     return {"what": what, "bar": bar, "got": got, "passed": got >= bar}
 
@@ -82,11 +107,7 @@ def _lower_end(score: str, comparisons: Sequence[Comparison]) -> float:
     head, _, ratio = score.rpartition(".")
     counts = _counts(head, comparisons)
     if ratio not in _RATIOS or counts is None:
-        known = sorted(comparisons[0].fields) if comparisons else []
-        raise ConfigError(
-            f"bars.evaluate.score: got {score!r}, known: {', '.join(_SHARES)}, and micro, items.LIST or fields.PATH with .f1, "
-            f".precision or .recall; paths are {', '.join(known)}"
-        )
+        raise _unknown_score(score, comparisons[0].fields if comparisons else ())
     if ratio == "f1":
         return f1_interval(counts).low
     return ratio_interval(

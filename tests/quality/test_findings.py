@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from medkd.config import ScoreBar
+from medkd.config import Bars, DataSetBars, ScoreBar
 from medkd.errors import ConfigError
-from medkd.quality.bars import judge_scores
+from medkd.quality.bars import check_names, judge_scores
 from medkd.quality.findings import Judged, by_topic, calibration, mistakes
 from medkd.quality.intervals import f1_interval, paired_f1_interval, ratio_interval
 from medkd.quality.scores import compare
@@ -101,6 +101,7 @@ def test_confidence_that_is_right_is_calibrated_and_what_gives_none_is_not_judge
     ["micro.f1", "fields.patient_details.age.recall", "items.prescription.precision", "exact_match", "abstention_accuracy"],
 )
 def test_a_bar_is_cleared_by_the_lower_end_only(score: str) -> None:
+    check_names(Bars(evaluate=(ScoreBar(score=score, at_least=0.5),)), PATIENT_RECORD)
     right, wrong = (compare(RECORD, record, PATIENT_RECORD) for record in (RECORD, None))
     comparisons = [right] * 45 + [wrong] * 5
     verdict = judge_scores([ScoreBar(score=score, at_least=0.5), ScoreBar(score=score, at_least=0.97)], comparisons)
@@ -118,6 +119,13 @@ def test_a_bar_is_cleared_by_the_lower_end_only(score: str) -> None:
 def test_a_bar_on_a_score_that_there_is_not_is_named(score: str) -> None:
     with pytest.raises(ConfigError, match=r"bars\.evaluate\.score: got .* known: exact_match"):
         judge_scores([ScoreBar(score=score, at_least=0.5)], [compare(RECORD, RECORD, PATIENT_RECORD)])
+    with pytest.raises(ConfigError, match=r"bars\.evaluate\.score: got .* known: exact_match"):
+        check_names(Bars(evaluate=(ScoreBar(score=score, at_least=0.5),)), PATIENT_RECORD)
+
+
+def test_a_data_set_bar_on_a_field_that_there_is_not_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"bars\.prepare\.share_stated: got 'orders', known: current_diagnosis"):
+        check_names(Bars(prepare=DataSetBars(share_stated={"orders": 0.5})), PATIENT_RECORD)
 
 
 def test_no_bars_are_cleared() -> None:

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medkd import config
+from medkd.commands.flags import build_parser
 from medkd.config import GenerationSettings, Prices, TeacherConfig
 from medkd.errors import BudgetError, ConfigError, InputError
 from medkd.samples import sample_id
@@ -30,6 +32,7 @@ from medkd.teacher import prompts, protocols
 from medkd.teacher.prices import upper_bound_usd
 from tests.schema_strategy import schemas
 
+SHIPPED = Path(__file__).parents[2] / "configs" / "model_configs.json"
 PRICED = Prices(input=1.0, output=4.0)
 SETTINGS = GenerationSettings(
     conversation_topics=("asthma", "gout", "migraine"),
@@ -346,6 +349,23 @@ def test_no_call_of_a_shipped_teacher_reserves_more_than_the_dearest_call(name: 
 
 
 # --- what is checked first --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bars", "said"),
+    [
+        ({"prepare": {"share_stated": {"dose": 0.5}}}, r"bars\.prepare\.share_stated: got 'dose', known: current_diagnosis"),
+        ({"evaluate": [{"score": "fields.dose.f1", "at_least": 0.5}]}, r"bars\.evaluate\.score: got 'fields\.dose\.f1'"),
+    ],
+)
+def test_bars_that_no_record_can_reach_are_refused_before_anything_is_asked(tmp_path: Path, bars: Any, said: str) -> None:
+    configured = tmp_path / "config.json"
+    configured.write_text(json.dumps({**json.loads(SHIPPED.read_text()), "bars": bars}))
+    line = ["plan", "--prefix", str(tmp_path / "run"), "--config", str(configured), "--skip-preflight"]
+    args = build_parser().parse_args(line)
+    with pytest.raises(ConfigError, match=said):
+        args.verb(args, threading.Event())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_model_the_teacher_does_not_serve_is_named_with_those_it_serves() -> None:
