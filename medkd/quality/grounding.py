@@ -290,6 +290,13 @@ def _nearest(before: str, after: str, own: Collection[str], others: Collection[s
     return _first(after, own) <= _first(after_others, others)
 
 
+def _without(text: str, names: Collection[str]) -> str:
+    """The text with as many signs in place of each of the names."""
+    for name in names:
+        text = text.replace(f" {name} ", f" {'-' * len(name)} ")
+    return text
+
+
 def _first(text: str, names: Collection[str]) -> int:
     """Where the first of the names begins; the text's end where it holds none."""
     return min((at for name in names if (at := text.find(f" {name} ")) >= 0), default=len(text))
