@@ -37,13 +37,13 @@ demo: $(READY) ## the whole pipeline on this machine with a simulated teacher; e
 	    --num-topics 20 --exchanges 4-6 --ranks 2 --gold $(DEMO)-gold.jsonl
 
 test: $(READY) ## the fast tests: real HTTP, a real S3 server, real processes; no training, no cluster
-	$(BIN)/pytest -n 2 $(TESTS)
+	$(BIN)/pytest -n 2 --dist loadfile $(TESTS)
 
 test-torch: $(READY) ## training tests on real DeepSpeed ranks (CPU)
 	$(BIN)/pytest -m torch $(TESTS)
 
 test-chaos: $(READY) ## tests that kill processes at random moments; with KUBECONFIG a run on that cluster, too
-	$(BIN)/pytest -m chaos -n 2 $(TESTS)
+	$(BIN)/pytest -m chaos -n 3 $(TESTS)
 
 test-kubernetes: $(READY) ## the chart rendered (needs Helm 3 or 4, or both) and the driver against an API with Job semantics
 	$(BIN)/pytest -m '(chart or driver) and not cluster' -n 2 $(TESTS)

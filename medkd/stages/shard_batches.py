@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,11 +23,12 @@ from medkd.store.journal import OpenBatch
 from medkd.teacher.batch_protocols import MAX_BODY_BYTES, Batch, Item, Result
 from medkd.teacher.batches import LostError
 from medkd.teacher.client import Answer, TeacherClient
+from medkd.teacher.verdicts import Verdict
 from medkd.telemetry import event
 
 MAX_ATTEMPTS = 5
 MAX_WAITS = 10
-"""Batches that may answer a request with a wait, such as a 429: each may take a day, so not for ever."""
+"""Batches that may expire before a request is done, or answer it with a wait: each may take a day, so not for ever."""
 _QUIET_SECONDS = 0.5
 """A batch that is not full goes when nothing was added to it for as long."""
 _STEP_SECONDS = 0.05
@@ -36,6 +37,7 @@ _MONEY_SECONDS = 3.0
 """What is not paid for after as long waits for another batch."""
 _HEAD_BYTES = 600
 _BYTES_PER_TOKEN = 4
+_GIVEN_UP = Verdict(kind="reject", reason="attempts_exhausted")
 
 
 @dataclass
@@ -309,10 +311,11 @@ class BatchCalls:
 
     def _answer(self, ask: Ask, result: Result | None) -> Answer | None:
         """What came of one request; None where it goes into another batch."""
-        if result is None or result.status == 0:
-            return None
-        verdict, cost_usd, possibly_usd = self._client.judge(ask.request, result.status, result.body)
         spent = self._spent.setdefault(ask.key, _Spent())
+        if result is None or result.status == 0:
+            spent.waits += 1
+            return None if spent.waits < MAX_WAITS else self._over_with(ask, spent, _GIVEN_UP)
+        verdict, cost_usd, possibly_usd = self._client.judge(ask.request, result.status, result.body)
         spent.cost_usd += cost_usd
         spent.possibly_usd += possibly_usd
         if verdict.kind == "wait":
@@ -324,11 +327,16 @@ class BatchCalls:
                 # The money set aside for it is used up; the next try needs its own.
                 self._reserved.discard(ask.key)
             return None
+        if verdict.kind in ("wait", "retry"):
+            verdict = replace(verdict, kind=_GIVEN_UP.kind, reason=_GIVEN_UP.reason)
+        return self._over_with(ask, spent, verdict)
+
+    def _over_with(self, ask: Ask, spent: _Spent, verdict: Verdict) -> Answer:
         del self._spent[ask.key]
         outcomes: Mapping[str, Any] = {"ok": "reply", "repair": "repair"}
         return Answer(
             outcome=outcomes.get(verdict.kind, "reject"),
-            reason="attempts_exhausted" if verdict.kind in ("wait", "retry") else verdict.reason,
+            reason=verdict.reason,
             reply=verdict.reply,
             attempts=spent.attempts,
             cost_usd=spent.cost_usd,

@@ -234,9 +234,10 @@ def test_a_batch_is_found_on_a_later_page_of_the_list(protocol: str) -> None:
 
 
 @slow
-def test_requests_that_only_ever_hear_wait_come_to_an_end(protocol: str) -> None:
+@pytest.mark.parametrize("way", [{"faults": "rate_limit:1"}, {"batch_expire": 1.0}], ids=["wait", "expired"])
+def test_requests_that_only_ever_wait_or_expire_come_to_an_end(protocol: str, way: dict[str, Any]) -> None:
     store = memory()
-    with serving(faults="rate_limit:1", batch_seconds=0.0) as server:
+    with serving(batch_seconds=0.0, **way) as server:
         manifest = run(store, teacher_of(server, protocol), samples=2)
         billed = server.counters.stats()["billed_total"]
     assert (manifest.counts["accepted"], manifest.counts["short"], billed) == (0, 2, 0)
