@@ -192,6 +192,9 @@ def all_lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     on_set = f"on the set {scores['set']}; " if scores["set"] else ""
     reference = f"{on_set}against {scores['reference']}'s records; " if scores["reference"] else on_set
+    if scores["decoding"][0] != scores["decoding"][1]:
+        how = ", ".join(f"{side} was {decoding}" for side, decoding in zip("ab", scores["decoding"], strict=True))
+        yield f"not decoded alike: {how}; part of the difference is that"
     left = ", ".join(f"{count:,} {why}" for why, count in scores["left_out"].items()) or "none"
     yield f"{reference}tested were {scores['tested'][0]:,} and {scores['tested'][1]:,} conversations; left out: {left}"
 

@@ -194,6 +194,7 @@ def _scores(first: Side, second: Side, set_name: str | None) -> dict[str, Any]:
         "set": set_name,
         "reference": sources[0] if sources else None,
         "tested": [len(one), len(other)],
+        "decoding": [_decoding(side, set_name) for side in (first, second)],
         "left_out": {why: count for why, count in left_out.items() if count},
         "usual_topics": compare_students(usual, schema) if usual else None,
         "held_out_topics": compare_students(held_out, schema) if held_out else None,
@@ -243,6 +244,12 @@ def _answers_on_set(first: Side, second: Side, set_name: str) -> tuple[dict[str,
             "on the same files, with --id-column where these lie in different folders"
         )
     return found[0], found[1], repeated
+
+
+def _decoding(side: Side, set_name: str | None) -> str:
+    """How the student wrote its answers, `free` or `constrained`."""
+    path = _scored_manifest(str(side.student), set_name) if set_name else f"{evaluate_folder(str(side.student))}/manifest.json"
+    return manifests.require(side.run.store, path, "evaluate").inputs.get("decoding", "free")
 
 
 def _tested(run: Run) -> Iterator[Row]:

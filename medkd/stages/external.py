@@ -150,7 +150,7 @@ def write_set(
         stage="evaluate",
         plan_hash="",
         config_hash="",
-        inputs={**inputs, f"set {summary['set']}": summary["set_hash"]},
+        inputs={**inputs, f"set {summary['set']}": summary["set_hash"], "decoding": summary["decoding"]},
         files=files,
         counts=dict(summary["counts"]),
     )

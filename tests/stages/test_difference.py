@@ -10,6 +10,7 @@ import pytest
 
 from medkd.config import Prices
 from medkd.errors import ConfigError, InputError, UsageError
+from medkd.quality.differences import all_lines
 from medkd.quality.score_sets import Prediction, Reference
 from medkd.records import PATIENT_RECORD, Record
 from medkd.schema_documents import document_of
@@ -51,7 +52,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / name for name in stores}
 
 
-def answered(store: Store, student: str, forgets: str | None, source: str = "simulator") -> None:
+def answered(
+    store: Store, student: str, forgets: str | None, source: str = "simulator", inputs: dict[str, str] | None = None
+) -> None:
     """A student that knows everything but one detail."""
     data_set = manifests.require(store, layout.DATASET_MANIFEST, "prepare")
     rows = list(stream_splits(store, data_set, ("sample_id", "output"))["test"])
@@ -61,7 +64,8 @@ def answered(store: Store, student: str, forgets: str | None, source: str = "sim
     folder = f"{layout.student_folder(student)}/evaluate"
     written = prediction_rows(rows, references, found, PATIENT_RECORD)
     file = tables.write(store, f"{folder}/predictions.parquet", written, tables.PREDICTION_COLUMNS)
-    manifests.write(store, f"{folder}/manifest.json", Manifest(stage="evaluate", plan_hash="", config_hash="", files=(file,)))
+    manifest = Manifest(stage="evaluate", plan_hash="", config_hash="", files=(file,), inputs=inputs or {})
+    manifests.write(store, f"{folder}/manifest.json", manifest)
 
 
 def said(gold: Record, forgets: str | None) -> Prediction:
@@ -102,6 +106,15 @@ def test_runs_are_paired_by_text_whatever_their_ids_and_what_one_has_alone_is_co
         accepted, tries = shard["counts"]["accepted"], shard["counts"]["accepted"] + shard["counts"]["rejected"]
         assert one["acceptance"] == accepted / tries
         assert one["cost_per_accepted_usd"] == pytest.approx(shard["money"]["spent_usd"] / accepted)
+
+
+def test_students_that_were_not_decoded_alike_are_said_to_be_so(runs: dict[str, Path]) -> None:
+    answered(open_store(str(runs["first"])), "held", "name", inputs={"decoding": "constrained"})
+    found = difference(side(runs["first"], "good"), side(runs["first"], "held"))
+    assert found["scores"]["decoding"] == ["free", "constrained"]
+    assert "not decoded alike: a was free, b was constrained" in "\n".join(all_lines(found))
+    alike = difference(side(runs["first"], "good"), side(runs["first"], "bad"))
+    assert "decoded" not in "\n".join(all_lines(alike))
 
 
 def test_a_conversation_with_another_reference_is_left_out(runs: dict[str, Path]) -> None:
@@ -172,7 +185,7 @@ def scored_on_set(run: Path, student: str, rows: list[ImportedRow], forgets: str
     """What `evaluate --conversations` leaves of a student that knows everything but one detail."""
     found, store = read_set("visits", rows, Gold(), source, PATIENT_RECORD), open_store(str(run))
     answers = {"student": [said(one.record, forgets) for one in found.references]}
-    summary = {"set": found.name, "set_hash": found.hash, "counts": {}}
+    summary = {"set": found.name, "decoding": "free", "set_hash": found.hash, "counts": {}}
     predictions = prediction_rows(found.rows, found.references, answers, PATIENT_RECORD)
     write_set(store, set_folder(student, found.name), summary, predictions, {})
 

@@ -40,8 +40,7 @@ def _as_documented(
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("way", ["one by one", "padded", "varlen"])
-@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "gradient-checkpointing"])
+@pytest.mark.parametrize(("way", "checkpointing"), [("one by one", False), ("padded", True), ("varlen", False)])
 @pytest.mark.parametrize("family", ["t5", "gpt2", "llama"])
 def test_packed_documents_give_the_loss_and_gradients_of_a_padded_batch(
     family: str, checkpointing: bool, way: str, monkeypatch: pytest.MonkeyPatch
