@@ -26,7 +26,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "setting up .venv (some 3 GB are downloaded the first time: PyTorch comes with its CUDA libraries)"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[all,test,lint]'
+	VIRTUAL_ENV=$(CURDIR)/.venv $(BIN)/uv pip install --quiet --compile-bytecode -c constraints.txt -e '.[all,test,lint]'
 	$(BIN)/python -m medkd.student.compile_ops
 	@touch $@
 
@@ -59,7 +59,7 @@ test-interoperation: $(READY) $(SERVERS:%=.interoperation/%/.ready) ## the clien
 .interoperation/litellm/.ready: NEEDS = 'litellm[proxy]==1.106.12' prisma
 .interoperation/%/.ready: Makefile | $(READY)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
-	$(BIN)/uv pip install --quiet --python $(@D)/bin/python $(NEEDS)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(@D)/bin/python $(NEEDS)
 	@touch $@
 
 test-all: test test-torch test-chaos ## every test that one machine can run

@@ -75,7 +75,8 @@ class Run:
         billed = self.server.counters.stats()["billed_total"]
         process = self.start("generate", *generate)
         deadline = time.monotonic() + 60
-        while self.server.counters.stats()["billed_total"] < billed + 20 and time.monotonic() < deadline:
+        while self.server.counters.stats()["billed_total"] < billed + 10 and time.monotonic() < deadline:
+            assert process.poll() is None, "it was over before it could be killed"
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         self.ended(process)
