@@ -85,7 +85,7 @@ def _value(field: Field) -> st.SearchStrategy[Any]:
     if field.kind == "group":
         return _object(field.fields, whole=True)
     members = _object(field.fields, whole=False)
-    return st.lists(members, max_size=most, unique_by=lambda item: json.dumps(item).lower())
+    return st.lists(members, max_size=most, unique_by=lambda item: json.dumps(item, sort_keys=True).lower())
 
 
 def _texts(rule: Rule) -> st.SearchStrategy[str]:

@@ -352,6 +352,9 @@ Each row is one shard against the simulated teacher with one fault.
 came after a terminal error or during an ordered wait, beyond {GRACE_SECONDS} s in which they may have been under way.
 Money in dollars at one dollar a million tokens: *billed* is the teacher's book, *spent* and *possibly* are the shard's.
 
+Shards that are short of samples, have a count above that is not 0, ended otherwise than the fault asks for, or whose bill lies
+outside of their books: {sum(bool(outcome.problems) for outcome in outcomes)}.
+
 {table(outcomes)}
 """
 

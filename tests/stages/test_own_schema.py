@@ -144,7 +144,7 @@ def test_gold_from_elsewhere_has_to_be_of_the_students_schema() -> None:
 
 
 def test_rows_of_another_schema_are_not_lent(run: Store, server: Server) -> None:
-    store = open_store("memory://borrower")
+    store = open_store("memory://borrower-of-another-schema")
     planned(store, simulated(server), samples=0, shards=0)
     with pytest.raises(ConfigError, match="holds records of schema medication_orders, version 2; expected patient_record"):
         prepare(store, "tiny-t5", config.load(None).student("tiny-t5"), find_lent([run]))

@@ -290,7 +290,7 @@ def test_a_second_run_takes_the_data_set_of_the_first_as_it_is(server: Server) -
     with pytest.raises(ConfigError, match="memory://lender has no data set"):
         find_lent([first])
     lent_manifest = build_data_set(first)
-    second = open_store("memory://borrower")
+    second = open_store("memory://borrower-of-two")
     planned(second, simulated(server), samples=0, shards=0)
     student = config.load(None).student("tiny-t5")
     manifest = prepare(second, "tiny-t5", student, find_lent([first]))

@@ -448,8 +448,9 @@ def test_failures_between_good_answers_never_add_up(clients):
 
 def test_an_outage_costs_no_record_its_attempts(clients, monkeypatch):
     """Calls fail for a while, several times more often than records have attempts; then the teacher is back."""
-    monkeypatch.setattr(rates, "MIN_BACKOFF", 0.1)
-    monkeypatch.setattr(rates, "MAX_BACKOFF", 0.1)
+    # Long enough that all six failures are known before the first of their records is tried again, on a busy machine, too.
+    monkeypatch.setattr(rates, "MIN_BACKOFF", 0.3)
+    monkeypatch.setattr(rates, "MAX_BACKOFF", 0.3)
     at_once = threading.Barrier(6, timeout=5)
 
     def script(number, received):
