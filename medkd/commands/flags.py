@@ -15,6 +15,15 @@ from medkd.samples import REFERENCES
 from medkd.stages.sequence import STAGES
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults where there is one; `(default: None)` tells nobody what happens without the flag, which the help says itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False or action.default == "" or isinstance(action.default, list):
+            return action.help
+        return super()._get_help_string(action)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see {self.prog} --help")
@@ -34,9 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="name", required=True, metavar="VERB", parser_class=_Parser)
 
     def verb(name: str, function: Callable[..., int], help_text: str, among: Any = verbs) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = among.add_parser(
-            name, help=help_text, description=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        added: argparse.ArgumentParser = among.add_parser(name, help=help_text, description=help_text, formatter_class=_Help)
         added.set_defaults(verb=function)
         added.add_argument("--log", choices=("auto", "json", "text"), default="auto", help="form of the log on stderr")
         added.add_argument(
@@ -168,7 +175,7 @@ def _add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-samples", "--num_samples", type=positive, help="accepted samples asked for; else the configuration's"
     )
-    parser.add_argument("--num-shards", type=positive, help="shards of the run")
+    parser.add_argument("--num-shards", type=positive, help="shards of the run; else 4 in run, 1 in other verbs")
     parser.add_argument("--seed", type=int, default=1, help="of the plan: equal seeds give equal samples")
     parser.add_argument("--topic", action="append", help="only this topic; may be given again, need not be configured")
     parser.add_argument("--held-out-topic", action="append", help="a topic that is only tested on; may be given again")
@@ -213,7 +220,7 @@ def _add_lenders(parser: argparse.ArgumentParser) -> None:
         "--dataset-from",
         action="append",
         metavar="PREFIX",
-        help="use the data set of the run there; may be given again. Without --num-samples this run then generates none itself",
+        help="use the data set of the run there; may be given again. A run without --num-samples then generates none itself",
     )
 
 
@@ -246,7 +253,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="only print DeepSpeed's configuration and an estimate of each GPU's memory"
     )
     parser.add_argument("--world-size", type=positive, help="with --dry-run: GPUs of all machines; else as --ranks")
-    parser.add_argument("--gpu-memory-gib", type=float, help="with --dry-run: memory of a GPU; else of this machine's")
+    parser.add_argument("--gpu-memory-gib", type=gibibytes, help="with --dry-run: memory of a GPU; else of this machine's")
     parser.add_argument(
         "--grace-seconds",
         type=positive,
@@ -264,7 +271,7 @@ def _add_gold(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gold-source",
         choices=REFERENCES,
-        help="whose they are; else human with --conversations, and simulator for the run's own test rows",
+        help="whose these are; else simulator for the run's own test rows, human for evaluate --conversations",
     )
 
 
@@ -304,7 +311,7 @@ def _add_cluster_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     status.add_argument("--json", action="store_true", help="the same as JSON")
     wait = verb("wait", cluster.wait, "until a run has ended: leaves with 0 complete, 1 failed, 2 neither within --timeout")
     _add_run_of_cluster(wait)
-    wait.add_argument("--timeout", type=float, help="seconds; else for as long as it takes")
+    wait.add_argument("--timeout", type=float, help="seconds to wait; else for as long as it takes")
     logs = verb("logs", cluster.logs, "logs of a run on the cluster, the failed shard's first")
     _add_run_of_cluster(logs)
     logs.add_argument("--stage", choices=(*STAGES, "driver"), help="else the failed stage, or the one that runs")
@@ -320,7 +327,10 @@ def _add_cluster_verbs(verb: Callable[..., argparse.ArgumentParser]) -> None:
     _add_run_of_cluster(results)
     _add_shared(results, prefix_required=False)
     results.add_argument("--student", help="else the one that the run trains")
-    results.add_argument("--what", nargs="+", choices=("report", "scores", "model"), default=["report", "scores", "model"])
+    everything = ["report", "scores", "model"]
+    results.add_argument(
+        "--what", nargs="+", choices=everything, default=everything, help="what to copy, one or several; else all"
+    )
     results.add_argument("--output", default="results", help="folder to copy to")
     _add_below_bar(results)
     _add_driver(verb("driver", cluster.driver, "release a run's stages on the cluster and say how it is; runs in a pod"))

@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medkd.commands.plans import planned
 from medkd.commands.scoring import evaluate_run
@@ -29,9 +29,6 @@ from medkd.commands.settings import (
     teacher_client,
 )
 from medkd.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 
 def run(args: argparse.Namespace, stop: threading.Event) -> int:
