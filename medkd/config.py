@@ -480,7 +480,7 @@ def parse(text: str, shown: str = "configuration") -> ModelConfigs:
     try:
         return ModelConfigs.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{shown}: {_first_problem(error)}") from None
+        raise ConfigError(f"{shown}: {first_problem(error)}") from None
 
 
 def json_schema() -> dict[str, Any]:
@@ -515,7 +515,7 @@ def _known(table: str, name: str, known: dict[str, Any]) -> str:
     raise ConfigError(f"{table}: got {name!r}, known: {', '.join(sorted(known))}{hint}")
 
 
-def _first_problem(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
     """One line for pydantic's first finding, unknown keys before missing ones: key, what was got, what is allowed."""
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import sys
 import threading
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from medkd import config
 from medkd.config import ModelConfigs, TeacherConfig
@@ -23,6 +26,13 @@ if TYPE_CHECKING:
 
 # Where a chart mounts the Secret's keys as files.
 SECRETS_FOLDER = "/var/run/medkd/secrets"
+# By the setting that is wrong, the flags that can have made it so.
+_FLAGS_OF = {
+    "conversation_topics": "--topic",
+    "held_out_topics": "--held-out-topic, --num-topics",
+    "conversation_length": "--exchanges",
+    "judges": "--judges",
+}
 CONVERSATION_COLUMNS = ("conversation", "id", "record", "topic", "gold")
 
 
@@ -138,8 +148,9 @@ def generation_settings(configs: ModelConfigs, args: argparse.Namespace) -> conf
         changed["conversation_length"] = _exchanges(args.exchanges)
     try:
         return config.GenerationSettings.model_validate({**settings.model_dump(), **changed})
-    except ValueError as error:
-        raise UsageError(f"--topic, --held-out-topic, --judges: {str(error).splitlines()[2].strip()}") from None
+    except ValidationError as error:
+        problem = config.first_problem(error)
+        raise UsageError(f"{_FLAGS_OF[re.split('[.:]', problem)[0]]}: {problem}") from None
 
 
 def _judges(text: str) -> dict[str, Any]:
