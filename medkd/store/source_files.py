@@ -47,9 +47,10 @@ def expand(patterns: list[str], options: Options, *, flag: str = "--conversation
         if not matches:
             raise InputError(f"{flag} {pattern}: no such file")
         if not any(kind_of(match) in kinds for match in matches):
+            compressed = "all but Parquet" if "parquet" in kinds else "each"
             raise InputError(
                 f"{flag} {pattern}: expected files ending in .{', .'.join(kinds[:-1])} or .{kinds[-1]}, "
-                f"all but Parquet also with .{', .'.join(COMPRESSIONS)} behind"
+                f"{compressed} also with .{', .'.join(COMPRESSIONS)} behind"
             )
     return sorted(path.removeprefix("file://") for path in paths)
 
