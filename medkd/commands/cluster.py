@@ -119,9 +119,15 @@ def approve(args: argparse.Namespace, stop: threading.Event) -> int:
 
 def _approve_in_store(args: argparse.Namespace, stop: threading.Event) -> int:
     from medkd.stages.control import Control, read_control, write_control
+    from medkd.store import layout
 
     store = open_prefix(args, stop)
+    if not store.exists(layout.PLAN_MANIFEST):
+        raise ConfigError(f"--prefix: {store.url} is no run; expected one whose stage plan has ended")
     before = read_control(store)
+    if before.state == "run":
+        print(f"{store.url} is not held; nothing to approve")
+        return 0
     write_control(store, Control(state="run", reason=f"approved (was {before.state}: {before.reason})"))
     print(f"was {before.state} ({before.reason}); runs now")
     return 0
