@@ -15,8 +15,10 @@ from medkd.commands.settings import record_schema
 from medkd.errors import ConfigError
 from medkd.records import PATIENT_RECORD
 from medkd.simulator.server import Server
+from medkd.stages import control
+from medkd.store.files import open_store
 from tests.command_line import medkd, refused
-from tests.generation import start_simulator
+from tests.generation import planned, simulated, start_simulator
 
 SHIPPED = Path(__file__).parent.parent / "configs" / "model_configs.json"
 
@@ -227,5 +229,17 @@ def test_an_estimate_asks_nobody_and_says_what_it_rests_on(tmp_path: Path) -> No
     assert "calls     4,000" in shown.stdout and "rests on  built: the prompts of 20 samples" in shown.stdout
     found = json.loads(medkd(*line, "--json").stdout)
     assert (found["calls"], found["samples"]) == (4000, 2000)
+    refused(medkd(*line, "--from", str(tmp_path / "none")), 78, "--from: ", "is no run")
     assert 0 < found["cheapest_usd"] <= found["cost_usd"] <= found["budget_usd"]
     assert found["hours"] == max(found["hours_by_limit"].values()) > 0
+
+
+def test_a_run_is_approved_where_it_is_held_and_nowhere_else(tmp_path: Path, server: Server) -> None:
+    refused(medkd("approve", "--prefix", str(tmp_path / "mistyped")), 78, "--prefix: ", "is no run")
+    assert not (tmp_path / "mistyped").exists()
+    store = open_store(str(tmp_path / "run"))
+    planned(store, simulated(server), samples=4)
+    assert "not held; nothing to approve" in medkd("approve", "--prefix", store.url).stdout
+    control.write_control(store, control.Control(state="hold", reason="too many rejects"))
+    assert "was hold (too many rejects); runs now" in medkd("approve", "--prefix", store.url).stdout
+    assert control.read_control(store).state == "run"

@@ -177,7 +177,9 @@ def results(args: argparse.Namespace, stop: threading.Event) -> int:
             target = Path(args.output) / what
             store.download(folder, target)
             if not target.exists():
-                raise ConfigError(f"{store.url}/{folder}: nothing there yet; kubectl medkd status says how far the run is")
+                raise ConfigError(
+                    f"{store.url}/{folder}: nothing there yet; medkd inspect, or kubectl medkd status, says how far the run is"
+                )
             print(f"{what}: {target}")
     except BelowBarError:
         raise

@@ -8,7 +8,7 @@ import threading
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medkd.commands.settings import (
     api_key,
@@ -26,6 +26,7 @@ from medkd.commands.settings import (
     teacher_client,
     teacher_of,
 )
+from medkd.errors import ConfigError
 from medkd.records import PATIENT_RECORD
 
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 def estimate(args: argparse.Namespace, stop: threading.Event) -> int:
     """What a plan will take; asks nobody and writes nothing."""
     from medkd.stages import estimates
-    from medkd.stages.measured import measure
-    from medkd.store.files import open_store
 
     teacher, plan, judge = planned(args)
     found = estimates.estimate(
@@ -50,10 +49,24 @@ def estimate(args: argparse.Namespace, stop: threading.Event) -> int:
         parallel=args.parallel,
         seconds_per_call=args.seconds_per_call,
         judge=judge,
-        measured=measure(open_store(args.measured_from, storage_options(args))) if args.measured_from else None,
+        measured=_measured(args),
     )
     print(estimates.as_json(found) if args.json else "\n".join(estimates.shown(found)))
     return 0
+
+
+def _measured(args: argparse.Namespace) -> Any:
+    """What the run of `--from` took; ConfigError where there is none."""
+    if not args.measured_from:
+        return None
+    from medkd.stages.measured import measure
+    from medkd.store import layout
+    from medkd.store.files import open_store
+
+    store = open_store(args.measured_from, storage_options(args))
+    if not store.exists(layout.PLAN_MANIFEST):
+        raise ConfigError(f"--from: {store.url} is no run; expected the prefix of one that has generated samples")
+    return measure(store)
 
 
 def preflight(args: argparse.Namespace, stop: threading.Event) -> int:

@@ -37,7 +37,7 @@ def evaluate_run(args: argparse.Namespace, stop: threading.Event) -> int:
         store,
         student_name=args.student,
         student=student,
-        gold=read_gold(args).by_conversation,
+        gold=read_gold(args),
         gold_source=args.gold_source or "simulator",
         bars=bars,
         few_shot=getattr(args, "few_shot", 0),

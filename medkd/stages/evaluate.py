@@ -34,6 +34,7 @@ from medkd.stages.reviewed import ADMITTED
 from medkd.stages.train import train_manifest_path
 from medkd.store import layout, manifests, tables
 from medkd.store.files import Store
+from medkd.store.gold_files import Gold
 from medkd.store.manifests import FileEntry, Manifest
 from medkd.student.tokenizer import FORM_FILE, StudentForm
 from medkd.telemetry import event
@@ -42,7 +43,10 @@ Row = dict[str, Any]
 
 # Conversations of rejected samples that are scored apart, at most: the first ones by sample id.
 _MOST_REJECTED = 200
-_TESTED = ("sample_id", "topic", "input", "output", "gold", "reference", "source", "conversation_sha256", "held_out_topic")
+_TESTED = (
+    *("sample_id", "topic", "input", "output", "gold", "reference", "source", "source_id"),
+    *("conversation_sha256", "held_out_topic"),
+)
 DECODING = {True: "constrained", False: "free"}
 """How students wrote their answers, as `scores.json` says it."""
 _EXAMPLE = ("conversation_sha256", "input", "output")
@@ -66,7 +70,7 @@ def evaluate(
     *,
     student_name: str,
     student: StudentConfig,
-    gold: Mapping[str, Record] | None,
+    gold: Gold,
     gold_source: str = "simulator",
     bars: Sequence[ScoreBar] = (),
     few_shot: int = 0,
@@ -77,9 +81,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a trained student on the test split; returns what `scores.json` says.
 
-    gold: known records by conversation hash; gold_source: whose they are. bars: what the student must reach; `bars` of the answer
-    and of the manifest says whether it does. few_shot: examples that a causal student before any training, and `asked_teacher`,
-    see of the train split; 0: neither is asked. constrained: students, trained or not, can write nothing but records.
+    gold: known records, by conversation hash or by an imported conversation's id; gold_source: whose they are. bars: what the
+    student must reach; `bars` of the answer and of the manifest says whether it does. few_shot: examples that a causal student
+    before any training, and `asked_teacher`, see of the train split; 0: neither is asked. constrained: students, trained or not,
+    can write nothing but records.
     Raises ConfigError where training has not finished and InputError where a file differs from its manifest or nothing is left to
     test on.
     """
@@ -90,10 +95,8 @@ def evaluate(
         raise InputError(f"{store.url}: the test split is empty; generate more samples")
     if asked_teacher:
         few_shots.check_phi(store, asked_teacher, rows)
-    references = [_reference(row, gold or {}, gold_source) for row in rows]
-    admitted = _admitted(store, data_set)
-    unseen = {identity: record for identity, record in (gold or {}).items() if identity not in admitted}
-    rejected = _rejected_with_gold(store, unseen, gold_source)
+    references = [reference_of(row, gold, gold_source) for row in rows]
+    rejected = _rejected_with_gold(store, gold, gold_source, _admitted(store, data_set))
     asked = f"{few_shot} {asked_teacher.name} {asked_teacher.num_rows}" if asked_teacher else str(few_shot)
     used = [*trained.files, *(file for file in data_set.files if "/test-" in file.path)]
     inputs = {
@@ -197,11 +200,13 @@ class KnownRecords:
         return ((row["input"], json.loads(row["output"])) for row in self.rows)
 
 
-def _reference(row: Row, gold: Mapping[str, Record], gold_source: str) -> Reference:
+def reference_of(row: Row, gold: Gold, gold_source: str) -> Reference:
+    """The best that is known of a row of the data set, and whose it is."""
     if row["gold"] or row["reference"] == "human":
         return Reference(json.loads(row["gold"] or row["output"]), "human")
-    if row["conversation_sha256"] in gold:
-        return Reference(gold[row["conversation_sha256"]], gold_source)
+    known = gold.of(row["conversation_sha256"], row["source_id"] or "")
+    if known is not None:
+        return Reference(known, gold_source)
     return Reference(json.loads(row["output"]), "teacher")
 
 
@@ -249,9 +254,9 @@ def _admitted(store: Store, data_set: Manifest) -> set[str]:
     return {row["conversation_sha256"] for rows in splits.values() for row in rows if row["review"] == ADMITTED}
 
 
-def _rejected_with_gold(store: Store, gold: Mapping[str, Record], gold_source: str) -> list[tuple[Row, Reference]]:
+def _rejected_with_gold(store: Store, gold: Gold, gold_source: str, admitted: set[str]) -> list[tuple[Row, Reference]]:
     """Conversations of rejected tries whose true record is known: what the teacher found hard, and no split holds."""
-    if not gold:
+    if not (gold.by_conversation or gold.by_id):
         return []
     paths = [file.path for file in store.list_files(layout.GENERATE) if file.path.endswith("/manifest.json")]
     files = [
@@ -261,11 +266,12 @@ def _rejected_with_gold(store: Store, gold: Mapping[str, Record], gold_source: s
         if file.path.endswith("/rejected.parquet")
     ]
     found: dict[str, tuple[Row, Reference]] = {}
-    for row in tables.stream(store, files, ("sample_id", "conversation")):
+    for row in tables.stream(store, files, ("sample_id", "source_id", "conversation")):
         identity = conversation_sha256(row["conversation"] or "")
-        if identity in gold and len(found) < _MOST_REJECTED:
+        known = gold.of(identity, row["source_id"] or "") if row["conversation"] and identity not in admitted else None
+        if known is not None and len(found) < _MOST_REJECTED:
             one = {"sample_id": row["sample_id"], "input": row["conversation"]}
-            found[identity] = one, Reference(gold[identity], gold_source)
+            found[identity] = one, Reference(known, gold_source)
     return list(found.values())
 
 

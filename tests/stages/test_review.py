@@ -431,7 +431,7 @@ def test_a_student_of_a_reviewed_data_set_is_scored_by_peoples_records_and_card_
     student = trained.tiny_student("t5", num_epochs=1)
     prepare(store, "tiny-t5", student)
     assert trained.train(tmp_path, "tiny-t5", student, ranks=1) == 0
-    scores = evaluate(store, student_name="tiny-t5", student=student, gold={}, stop=threading.Event())
+    scores = evaluate(store, student_name="tiny-t5", student=student, gold=gold_files.Gold(), stop=threading.Event())
     judged = [row for row in applied.after[1].values() if row["split"] == "test" and (row["gold"] or row["reference"] == "human")]
     assert scores["reference"] == "human" and scores["counts"]["references"]["human"] == len(judged)
     assert scores["beside_teacher"]["num_samples"] == sum(row["reference"] == "teacher" for row in judged) > 0
