@@ -60,7 +60,8 @@ def take_in(args: argparse.Namespace, stop: threading.Event) -> int:
         _print_disagreements(found["disagreements"])
     decisions = ", ".join(f"{count:,} {decision}" for decision, count in done.decisions.items())
     print(f"\nrows: {decisions or 'none judged'}")
-    print(f"gold: {store.url}/{layout.REVIEW_GOLD} (medkd evaluate --gold that --gold-source human)")
+    gold = f"{store.url}/{layout.REVIEW_GOLD}"
+    print(f"gold: {gold}; to score on it: medkd evaluate --prefix {store.url} --gold {gold} --gold-source human --student ...")
     print(f"figures: {store.url}/{layout.REVIEW_FIGURES}")
     print(f"to apply it: medkd prepare --prefix {args.prefix} --review, or medkd run with --from prepare")
     return 0
