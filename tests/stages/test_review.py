@@ -20,7 +20,7 @@ from medkd.quality.bars import judge_data_set
 from medkd.quality.judgements import implied_verdicts
 from medkd.records import NOT_PROVIDED, PATIENT_RECORD
 from medkd.samples import conversation_sha256
-from medkd.stages.evaluate import _admitted, _reference, evaluate
+from medkd.stages.evaluate import _admitted, evaluate, reference_of
 from medkd.stages.prepare import build_data_set, prepare, read_splits
 from medkd.stages.report import write_report
 from medkd.store import gold_files, layout, manifests, tables
@@ -372,8 +372,8 @@ def test_a_corrected_row_is_trained_on_as_corrected_and_tested_on_beside_the_tea
     assert {"field": "patient_details.occupation", "value": "painter"} in of_train["unsupported"]
     assert of_test["output"] == applied.before[1][of_test["sample_id"]]["output"]
     assert of_test["gold"] == PATIENT_RECORD.canonical(applied.corrected["test"]["corrected_record"])
-    assert _reference(of_test, {}, "simulator").source == "human"
-    assert _reference(of_test, {}, "simulator").record == applied.corrected["test"]["corrected_record"]
+    assert reference_of(of_test, gold_files.Gold(), "simulator").source == "human"
+    assert reference_of(of_test, gold_files.Gold(), "simulator").record == applied.corrected["test"]["corrected_record"]
 
 
 def test_rejected_rows_are_let_in_and_wrong_ones_left_out(applied: Applied, generated: tuple[Path, dict[str, Any]]) -> None:
