@@ -22,6 +22,7 @@ from medkd.stages import standing
 from medkd.stages.evaluate import evaluate
 from medkd.store import layout, manifests, tables
 from medkd.store.files import open_store
+from medkd.store.gold_files import Gold
 from tests.generation import start_simulator
 
 SAMPLES = 160
@@ -174,7 +175,7 @@ def _judge_again(prefix: Path, raw: dict[str, Any]) -> None:
         wanted = standing.Wanted(student="tiny-t5", config_hash=config_hash(student), bars=bars)
         assert "was judged by other bars" in standing.shortfall(store, "evaluate", wanted)
         scores = evaluate(
-            store, student_name="tiny-t5", student=student, gold={}, bars=bars.evaluate, few_shot=3, stop=threading.Event()
+            store, student_name="tiny-t5", student=student, gold=Gold(), bars=bars.evaluate, few_shot=3, stop=threading.Event()
         )
         assert scores["bars"]["passed"] == passed and scores["scores"] == before["scores"]
         assert json.loads((prefix / "students/tiny-t5/model/evaluation.json").read_text())["bars"] == scores["bars"]
