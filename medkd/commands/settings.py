@@ -150,7 +150,8 @@ def generation_settings(configs: ModelConfigs, args: argparse.Namespace) -> conf
         return config.GenerationSettings.model_validate({**settings.model_dump(), **changed})
     except ValidationError as error:
         problem = config.first_problem(error)
-        raise UsageError(f"{_FLAGS_OF[re.split('[.:]', problem)[0]]}: {problem}") from None
+        flags = _FLAGS_OF.get(re.split("[.:]", problem)[0], ", ".join(_FLAGS_OF.values()))
+        raise UsageError(f"{flags}: {problem}") from None
 
 
 def _judges(text: str) -> dict[str, Any]:

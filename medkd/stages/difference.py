@@ -248,8 +248,9 @@ def _answers_on_set(first: Side, second: Side, set_name: str) -> tuple[dict[str,
 
 def _decoding(side: Side, set_name: str | None) -> str:
     """How the student wrote its answers, `free` or `constrained`."""
-    path = _scored_manifest(str(side.student), set_name) if set_name else f"{evaluate_folder(str(side.student))}/manifest.json"
-    return manifests.require(side.run.store, path, "evaluate").inputs.get("decoding", "free")
+    return manifests.require(side.run.store, _scored_manifest(str(side.student), set_name), "evaluate").inputs.get(
+        "decoding", "free"
+    )
 
 
 def _tested(run: Run) -> Iterator[Row]:
